@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "peerchunk/base/mutex.h"
+
+namespace peerchunk {
+
+// Order of service where work queues up: every waiting demand task runs before any prefetch task.
+enum class Priority : uint8_t { kDemand = 0, kPrefetch = 1 };
+
+// Runs closures some time later on some thread. Thread-safe.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // Never runs `task` inside the call; a task may block.
+  virtual void Run(Priority priority, std::function<void()> task) = 0;
+};
+
+// A fixed number of named threads over one queue in two lanes. The destructor runs what is queued,
+// then joins. Tasks must not destroy the pool.
+class ThreadPool final : public Executor {
+ public:
+  // `name` (at most 11 characters) shows in thread lists. `threads` >= 1.
+  ThreadPool(std::string name, size_t threads);
+  ~ThreadPool() override;
+
+  void Run(Priority priority, std::function<void()> task) override;
+
+ private:
+  void Work();
+
+  Mutex mutex_;
+  CondVar ready_;
+  std::deque<std::function<void()>> queues_[2] PEERCHUNK_GUARDED_BY(mutex_);
+  bool stopping_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_;  // Written by the constructor only.
+};
+
+}  // namespace peerchunk
