@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include "peerchunk/base/build_id.h"
+#include "peerchunk/base/file_kind.h"
+#include "peerchunk/storage/storage.h"
+
+namespace peerchunk {
+
+// One readable file of one build, on this disk whole or filled on demand. A shared_ptr to it is a pin:
+// while one is held the bytes stay readable, whatever is evicted or deleted meanwhile. Thread-safe.
+class BuildFile {
+ public:
+  virtual ~BuildFile() = default;
+
+  virtual const BuildFileId& id() const = 0;
+  virtual uint64_t size() const = 0;
+  // Of the whole file, where it is known.
+  virtual std::optional<uint32_t> crc32c() const = 0;
+
+  // Fills `out` from `offset`; short only at the end of the file; OutOfRange beyond it. Bytes were
+  // checked. DataLoss when this node's copy no longer matches its record.
+  virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
+                                        const ReadOptions& options) = 0;
+
+  // How many bytes from `offset` on, at most `limit`, can be read without asking any other node or
+  // store. 0 when the block at `offset` is not here. Starts no fetch and joins none.
+  virtual uint64_t PresentBytes(uint64_t offset, uint64_t limit) const = 0;
+
+  // Disk space held, in bytes: what evicting it would give back.
+  virtual uint64_t AllocatedBytes() const = 0;
+};
+
+}  // namespace peerchunk

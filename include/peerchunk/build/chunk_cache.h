@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "peerchunk/base/clock.h"
+#include "peerchunk/base/executor.h"
+#include "peerchunk/base/file.h"
+#include "peerchunk/base/metrics.h"
+#include "peerchunk/build/build_file.h"
+
+namespace peerchunk {
+
+struct ChunkCacheOptions {
+  // The grid of fetches, the same for every source of the file. A multiple of the page size.
+  uint64_t chunk_bytes = 256 * 1024;
+  // A fetch belongs to no caller: its own limit, after which waiters get an error and may try again.
+  absl::Duration fetch_timeout = absl::Seconds(60);
+  Executor* executor = nullptr;  // Runs fetches; borrowed, outlives the cache.
+  Clock* clock = &Clock::Real();
+  Metrics* metrics = nullptr;  // Borrowed.
+};
+
+// A diff filled on demand: a sparse local file and a presence bit per 4 KiB block, set only after the
+// block was checked and written. One fetch per missing chunk however many readers wait, at the highest
+// priority among them; each reader is woken as its own bytes arrive. What cannot be cached for lack of
+// disk is passed through, so a guest's read never fails for that. A failed fetch is not remembered.
+// Owned by shared_ptr pins; thread-safe. The destructor cancels and joins its fetches.
+class ChunkCache : public BuildFile {
+ public:
+  // `file` is empty and belongs to the cache from now on; `size` is the diff's size in bytes.
+  // `provider`, which made `upstream`, is kept alive as long as it.
+  static absl::StatusOr<std::shared_ptr<ChunkCache>> Open(BuildFileId id, File file, uint64_t size,
+                                                          std::shared_ptr<StorageProvider> provider,
+                                                          std::shared_ptr<Seekable> upstream,
+                                                          ChunkCacheOptions options);
+
+  // Bytes present, in whole blocks.
+  virtual uint64_t CachedBytes() const = 0;
+};
+
+}  // namespace peerchunk

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peerchunk/base/file.h"
+#include "peerchunk/build/build_file.h"
+
+namespace peerchunk {
+
+// The checksums that Pause records of one file: one CRC32C of the whole and one per 1 MiB block.
+struct FileChecksums {
+  static constexpr uint64_t kBlockBytes = 1024 * 1024;
+
+  uint64_t size = 0;
+  uint32_t crc32c = 0;
+  std::vector<uint32_t> block_crc32c;  // CeilDiv(size, kBlockBytes) entries; the last may be short.
+
+  // Reads the whole file once, in bounded memory; holes are not read.
+  static absl::StatusOr<FileChecksums> Compute(const File& file);
+};
+
+// A whole file on this disk, as Pause recorded it. Each block is checked against the record when it is
+// first read, and whenever it is read whole; a mismatch is DataLoss and is told to `on_corrupt`.
+// Reads by pread, never through a mapping: a bad sector is an error, not a SIGBUS. Thread-safe.
+class LocalBuildFile final : public BuildFile {
+ public:
+  // `on_corrupt` may be empty; it runs on a reader's thread, at most once per file.
+  static absl::StatusOr<std::shared_ptr<LocalBuildFile>> Open(
+      BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
+      std::function<void(const absl::Status&)> on_corrupt);
+
+  const BuildFileId& id() const override { return id_; }
+  uint64_t size() const override { return checksums_->size; }
+  std::optional<uint32_t> crc32c() const override { return checksums_->crc32c; }
+  absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
+                                const ReadOptions& options) override;
+  uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
+  uint64_t AllocatedBytes() const override;
+
+ private:
+  LocalBuildFile(BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
+                 std::function<void(const absl::Status&)> on_corrupt);
+  absl::Status CheckBlock(uint64_t block, std::string_view bytes);
+
+  const BuildFileId id_;
+  const File file_;
+  const std::shared_ptr<const FileChecksums> checksums_;
+  const std::function<void(const absl::Status&)> on_corrupt_;
+  std::unique_ptr<std::atomic<bool>[]> checked_;  // One per block; set after a check that held.
+  std::atomic<bool> corrupt_reported_{false};
+};
+
+}  // namespace peerchunk

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "peerchunk/base/file_head.h"
+#include "peerchunk/build/chunk_cache.h"
+#include "peerchunk/build/diff_store.h"
+#include "peerchunk/template/build_registry.h"
+#include "peerchunk/template/template.h"
+
+namespace peerchunk {
+
+// Where the layers of a build lie, as addresses of nodes ("10.1.2.3:7070", most preferred first).
+struct BuildSources {
+  std::vector<std::string> default_addresses;
+  std::map<BuildId, std::vector<std::string>> by_build;  // Layers that lie elsewhere.
+
+  const std::vector<std::string>& For(const BuildId& build) const;
+};
+
+// A provider through which one build's objects are read: from its sources first, then the base.
+using ProviderFactory = std::function<absl::StatusOr<std::shared_ptr<StorageProvider>>(
+    const BuildId& build, const std::vector<std::string>& source_addresses)>;
+
+// What this node can say of one file right now, with a pin when it can serve it.
+struct ServedFile {
+  FileHead head;
+  std::shared_ptr<BuildFile> file;  // Set exactly when head.availability is kAvailable.
+};
+
+// The templates in use on this node, and its front door to every byte of a build: paused here (through
+// the registry) or loaded from sources and base (through the provider factory). A look-up is a pin;
+// eviction drops the cache's own reference only. A failed load wakes everyone who waited and is not
+// remembered. Thread-safe.
+class TemplateCache {
+ public:
+  struct Options {
+    std::string cache_folder;  // Chunk caches; emptied at start (they hold nothing that is not elsewhere).
+    uint64_t cache_capacity_bytes = UINT64_MAX;
+    uint64_t max_header_bytes = 256 * 1024 * 1024;
+    uint64_t max_snapfile_bytes = 1024 * 1024 * 1024;
+    uint64_t max_metadata_bytes = 64 * 1024 * 1024;
+    ChunkCacheOptions chunks;
+    ProviderFactory open_provider;
+    BuildRegistry* registry = nullptr;  // Borrowed; outlives the cache.
+    Executor* executor = nullptr;       // Loads the parts of a template in parallel; borrowed.
+    Clock* clock = &Clock::Real();
+    Metrics* metrics = nullptr;
+  };
+  static absl::StatusOr<std::unique_ptr<TemplateCache>> Open(Options options);
+  ~TemplateCache();
+
+  // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over layers
+  // that are opened when first read. A build paused here is loaded from its own files.
+  absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id, const BuildSources& sources,
+                                                        const ReadOptions& options);
+  // A pin of what is loaded, or null. Never blocks on I/O.
+  std::shared_ptr<Template> GetCachedTemplate(const BuildId& id);
+
+  // Makes a build that was just paused here (BuildRegistry::Add) readable as a template at once.
+  absl::StatusOr<std::shared_ptr<Template>> AddSnapshot(const BuildId& id, const ReadOptions& options);
+
+  // Drops the cache's own references to a build; readers keep their pins.
+  void Evict(const BuildId& id);
+  // Tells that a build paused here is durable: its files may be evicted.
+  void Release(const BuildId& id);
+
+  DiffStore& BuildStore();
+
+  // What a peer that asks for `id` is told, and the pinned file when it can be served: builds paused
+  // here, and layers of loaded templates that this node holds in part. `even_if_durable` serves what is
+  // durable too. `with_file` false: the head alone, nothing is opened.
+  absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
+
+  // The sources given for a loaded build and its layers, for GetBuild.
+  std::vector<std::string> SourcesOf(const BuildId& id) const;
+  std::vector<BuildId> LoadedBuilds() const;
+
+ private:
+  struct Impl;
+  explicit TemplateCache(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace peerchunk
