@@ -1,0 +1,138 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include "peerchunk/base/metrics.h"
+#include "peerchunk/peer/address_policy.h"
+#include "peerchunk/peer/peer_directory.h"
+#include "peerchunk/service/chunk_service.h"
+#include "peerchunk/template/template_cache.h"
+
+namespace grpc {
+class ChannelCredentials;
+class ServerBuilder;
+}  // namespace grpc
+
+namespace peerchunk {
+
+struct NodeOptions {
+  // Builds paused here and chunk caches; created when missing, used by one node at a time.
+  std::string data_folder;
+  // The storage provider under the peer decorator: LocalStorageProvider, GcsStorageProvider, or any.
+  std::shared_ptr<StorageProvider> base;
+  // The addresses on which peers reach this node, "ip:port": never dialled by itself, and deciding
+  // whether loopback peers are allowed.
+  std::vector<std::string> listen_addresses;
+  // CIDR networks that peers lie in; empty: the private ranges.
+  std::vector<std::string> peer_networks;
+  // Credentials for dialling peers; null: plaintext, which is refused beyond loopback unless...
+  std::shared_ptr<grpc::ChannelCredentials> peer_credentials;
+  // ...this is set, by name.
+  bool insecure_plaintext = false;
+
+  uint64_t cache_capacity_bytes = 64ull << 30;
+  uint64_t chunk_bytes = 256 * 1024;
+  size_t fetch_threads = 16;
+  bool pause_sync = false;         // Pause waits until the build is safe against a power cut.
+  size_t upload_parallelism = 2;
+  uint64_t upload_max_attempts = 0;  // 0: no limit.
+  PeerBudgets budgets;
+  ChunkService::Options service;   // clock and metrics in it are set by the node.
+  Metrics* metrics = nullptr;      // Borrowed; null: the node keeps its own.
+};
+
+// Of one file of a build, for lists.
+struct NodeFileInfo {
+  FileKind kind;
+  uint64_t size = 0;
+  std::optional<uint32_t> crc32c;
+  bool in_base = false;
+};
+
+// Of one layer that a device of a loaded build maps.
+struct NodeLayerInfo {
+  BuildId build;
+  FileKind diff;
+  uint64_t mapped_bytes = 0;
+  std::vector<std::string> sources;
+  SourceBytes bytes;  // By where this process got them from, so far.
+};
+
+struct NodeBuildInfo {
+  BuildId id;
+  // Null state (kUnknown): paused elsewhere and loaded here.
+  BuildState state = BuildState::kUnknown;
+  std::string reason;
+  uint64_t upload_attempts = 0;
+  std::vector<NodeFileInfo> files;
+  std::vector<NodeLayerInfo> layers;
+  uint64_t memfile_size = 0;
+  uint64_t rootfs_size = 0;
+  uint64_t zero_bytes_read = 0;
+};
+
+struct DeleteOptions {
+  bool from_base = false;          // The objects in the base too.
+  bool discard_only_copy = false;  // Even when the build is not durable.
+};
+
+// The library's front door for an embedding daemon: one per process and data folder. The daemon owns
+// the grpc::Server; the node adds its ChunkService to it. Thread-safe once started.
+//
+//   auto node = Node::Create(options);              grpc::ServerBuilder builder; ...
+//   (*node)->RegisterWith(builder);                 auto server = builder.BuildAndStart();
+//   (*node)->Start();                               ... Pause, GetTemplate, ...
+//   (*node)->Drain(deadline);  server->Shutdown(deadline);  (*node)->Shutdown(deadline);
+class Node {
+ public:
+  static absl::StatusOr<std::unique_ptr<Node>> Create(NodeOptions options);
+  ~Node();
+
+  void RegisterWith(grpc::ServerBuilder& builder);
+  // Starts serving and uploading what an earlier process left.
+  absl::Status Start();
+
+  // Takes over a snapshot's files (BuildRegistry::Add). When it returns, peers are served and the
+  // upload is queued. Unavailable while draining; ResourceExhausted when the disk budget is used up by
+  // builds that are not durable.
+  absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files);
+  // As above and on disk before it returns, whatever NodeOptions::pause_sync says.
+  absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files, bool sync);
+
+  // Makes a build ready for use here. Addresses are checked by policy before anything is dialled.
+  absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
+                                                        const BuildSources& sources,
+                                                        const ReadOptions& options = {});
+
+  absl::StatusOr<NodeBuildInfo> GetBuild(const BuildId& id) const;  // NotFound
+  std::vector<NodeBuildInfo> ListBuilds() const;
+
+  // Replaces metadata.json of a build paused here; uploaded again once everything else is durable.
+  absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes);
+
+  // Removes the local copy. FailedPrecondition: the build is not durable and discard_only_copy is not
+  // set, or (from_base) a header known here maps it. Returns how many objects of the base were deleted.
+  absl::StatusOr<uint64_t> Delete(const BuildId& id, const DeleteOptions& options);
+
+  // Refuses new pauses and waits for uploads. Returns the builds that are not durable at `deadline`.
+  std::vector<NodeBuildInfo> Drain(absl::Time deadline);
+  void Shutdown(absl::Time deadline);
+
+  TemplateCache& templates();
+  // What was found at start that a human should know, one line each.
+  const std::vector<std::string>& StartupReport() const;
+
+ private:
+  struct Impl;
+  explicit Node(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace peerchunk
