@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include <absl/status/status.h>
+
+namespace peerchunk {
+
+// Renames `from` in folder `from_fd` to `to` in folder `to_fd` in one step. AlreadyExists, and
+// nothing changed, when `to` is there.
+absl::Status RenameNoReplace(int from_fd, const std::string& from, int to_fd,
+                             const std::string& to);
+
+// A name no other writer uses at the same time, in any process: ".tmp-" and 32 random digits.
+std::string TemporaryName();
+
+}  // namespace peerchunk
