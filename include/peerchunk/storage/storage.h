@@ -29,6 +29,9 @@ struct ReadOptions {
   SourcePolicy sources = SourcePolicy::kPeerAndBase;
   // How many further nodes may fetch on behalf of this read (0 or 1; DESIGN section 5, "Relays").
   uint32_t relays_left = 1;
+  // This read is made for another node, which asked with `relays_left`: what it fetches is asked for
+  // with one less, and it joins no fetch that may itself be relayed, so that no wait forms a cycle.
+  bool relayed = false;
   // Read exactly this version of the object (ObjectStat::version); Aborted when it has been replaced.
   std::optional<std::string> version;
 };
