@@ -25,7 +25,8 @@ namespace peerchunk {
 struct NodeOptions {
   // Builds paused here and chunk caches; created when missing, used by one node at a time.
   std::string data_folder;
-  // The storage provider under the peer decorator: LocalStorageProvider, GcsStorageProvider, or any.
+  // The storage provider under the peer decorator: LocalStorageProvider, GcsStorageProvider, or
+  // any.
   std::shared_ptr<StorageProvider> base;
   // The addresses on which peers reach this node, "ip:port": never dialled by itself, and deciding
   // whether loopback peers are allowed.
@@ -40,12 +41,12 @@ struct NodeOptions {
   uint64_t cache_capacity_bytes = 64ull << 30;
   uint64_t chunk_bytes = 256 * 1024;
   size_t fetch_threads = 16;
-  bool pause_sync = false;         // Pause waits until the build is safe against a power cut.
+  bool pause_sync = false;  // Pause waits until the build is safe against a power cut.
   size_t upload_parallelism = 2;
   uint64_t upload_max_attempts = 0;  // 0: no limit.
   PeerBudgets budgets;
-  ChunkService::Options service;   // clock and metrics in it are set by the node.
-  Metrics* metrics = nullptr;      // Borrowed; null: the node keeps its own.
+  ChunkService::Options service;  // clock and metrics in it are set by the node.
+  Metrics* metrics = nullptr;     // Borrowed; null: the node keeps its own.
 };
 
 // Of one file of a build, for lists.
@@ -83,8 +84,8 @@ struct DeleteOptions {
   bool discard_only_copy = false;  // Even when the build is not durable.
 };
 
-// The library's front door for an embedding daemon: one per process and data folder. The daemon owns
-// the grpc::Server; the node adds its ChunkService to it. Thread-safe once started.
+// The library's front door for an embedding daemon: one per process and data folder. The daemon
+// owns the grpc::Server; the node adds its ChunkService to it. Thread-safe once started.
 //
 //   auto node = Node::Create(options);              grpc::ServerBuilder builder; ...
 //   (*node)->RegisterWith(builder);                 auto server = builder.BuildAndStart();
@@ -100,8 +101,8 @@ class Node {
   absl::Status Start();
 
   // Takes over a snapshot's files (BuildRegistry::Add). When it returns, peers are served and the
-  // upload is queued. Unavailable while draining; ResourceExhausted when the disk budget is used up by
-  // builds that are not durable.
+  // upload is queued. Unavailable while draining; ResourceExhausted when the disk budget is used up
+  // by builds that are not durable.
   absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files);
   // As above and on disk before it returns, whatever NodeOptions::pause_sync says.
   absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files, bool sync);
@@ -111,17 +112,30 @@ class Node {
                                                         const BuildSources& sources,
                                                         const ReadOptions& options = {});
 
+  // A provider for bulk copies, which do not pass through the chunk caches: reads this build's
+  // objects from the nodes at `addresses` (checked by policy) first, then from the base. Must not
+  // outlive the node.
+  absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBuild(
+      const BuildId& id, const std::vector<std::string>& addresses);
+  // Where the bytes of a file came from so far, in this process.
+  SourceBytes BytesOf(const BuildFileId& file) const;
+
   absl::StatusOr<NodeBuildInfo> GetBuild(const BuildId& id) const;  // NotFound
   std::vector<NodeBuildInfo> ListBuilds() const;
 
   // Replaces metadata.json of a build paused here; uploaded again once everything else is durable.
   absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes);
 
-  // Removes the local copy. FailedPrecondition: the build is not durable and discard_only_copy is not
-  // set, or (from_base) a header known here maps it. Returns how many objects of the base were deleted.
+  // FAILED -> LOCAL, and its upload is queued again.
+  absl::Status Retry(const BuildId& id);
+
+  // Removes the local copy. FailedPrecondition: the build is not durable and discard_only_copy is
+  // not set, or (from_base) a header known here maps it. Returns how many objects of the base were
+  // deleted.
   absl::StatusOr<uint64_t> Delete(const BuildId& id, const DeleteOptions& options);
 
-  // Refuses new pauses and waits for uploads. Returns the builds that are not durable at `deadline`.
+  // Refuses new pauses and waits for uploads. Returns the builds that are not durable at
+  // `deadline`.
   std::vector<NodeBuildInfo> Drain(absl::Time deadline);
   void Shutdown(absl::Time deadline);
 

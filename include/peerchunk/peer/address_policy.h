@@ -10,8 +10,8 @@
 
 namespace peerchunk {
 
-// An IPv4 or IPv6 address with a port that an AddressPolicy has let through. The only thing that can
-// be dialled: there is no other way to make one, so the address checked is the address dialled.
+// An IPv4 or IPv6 address with a port that an AddressPolicy has let through. The only thing that
+// can be dialled: there is no other way to make one, so the address checked is the address dialled.
 class PeerAddress {
  public:
   // "10.1.2.3:7070" or "[fd00::1]:7070": the numeric, canonical form.
@@ -34,23 +34,26 @@ class PeerAddress {
 };
 
 // Decides which addresses this node may dial (DESIGN section 9): numeric addresses and ports only,
-// inside the configured networks, never link-local, metadata, multicast, unspecified or mapped forms
-// of them, never this node itself. Loopback only for a node that itself listens on loopback. Immutable
-// and thread-safe.
+// inside the configured networks, never link-local, metadata, multicast, unspecified or mapped
+// forms of them, never this node itself. Loopback only for a node that itself listens on loopback.
+// Immutable and thread-safe.
 class AddressPolicy {
  public:
   struct Options {
-    // CIDR networks that peers lie in. Empty: the private ranges 10/8, 172.16/12, 192.168/16, fc00::/7.
+    // CIDR networks that peers lie in. Empty: the private ranges 10/8, 172.16/12, 192.168/16,
+    // fc00::/7.
     std::vector<std::string> networks;
     // This node's own listening addresses, "host:port" numeric; an unspecified host means every
-    // address of this machine on that port. Loopback peers are allowed when one of them is loopback.
+    // address of this machine on that port. Loopback peers are allowed when one of them is
+    // loopback.
     std::vector<std::string> own_addresses;
   };
 
   // InvalidArgument: a network or an own address that does not parse, by name.
   static absl::StatusOr<AddressPolicy> Create(const Options& options);
 
-  // InvalidArgument: not a numeric address and port. PermissionDenied: not allowed, and by which rule.
+  // InvalidArgument: not a numeric address and port. PermissionDenied: not allowed, and by which
+  // rule.
   absl::StatusOr<PeerAddress> Check(std::string_view address) const;
 
  private:

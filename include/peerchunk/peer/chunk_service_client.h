@@ -32,8 +32,8 @@ struct PeerCallOptions {
   std::stop_token cancellation;
 };
 
-// A run of bytes as it came off the wire: NOT checked yet; the reader checks offset, order, length and
-// `crc32c` before anyone sees it. Pieces live until the stream's next message.
+// A run of bytes as it came off the wire: NOT checked yet; the reader checks offset, order, length
+// and `crc32c` before anyone sees it. Pieces live until the stream's next message.
 struct PeerExtent {
   uint64_t offset = 0;
   uint64_t length = 0;
@@ -52,16 +52,16 @@ struct PeerMessage {
   bool stopped_short = false;  // With `last`: stopped at a block that is not present there.
 };
 
-// A GetBuildFile call under way. Used by one thread, except Cancel. The destructor cancels the call and
-// returns at once or soon after; nothing of it outlives the destructor.
+// A GetBuildFile call under way. Used by one thread, except Cancel. The destructor cancels the call
+// and returns at once or soon after; nothing of it outlives the destructor.
 class PeerStream {
  public:
   virtual ~PeerStream() = default;
 
-  // The next message; nothing once the stream ended with OK (whether or not `last` was seen: that is
-  // for the reader to judge). DeadlineExceeded when no message came by `wait_until`: the stream is
-  // still alive and may be asked again; IsAlive tells it from a call that ended so. Other errors are
-  // the call's status, as the peer or the transport gave it, and final.
+  // The next message; nothing once the stream ended with OK (whether or not `last` was seen: that
+  // is for the reader to judge). DeadlineExceeded when no message came by `wait_until`: the stream
+  // is still alive and may be asked again; IsAlive tells it from a call that ended so. Other errors
+  // are the call's status, as the peer or the transport gave it, and final.
   virtual absl::StatusOr<std::optional<PeerMessage>> Next(absl::Time wait_until) = 0;
   virtual bool IsAlive() const = 0;
   // Ends the call; a Next under way returns Cancelled. Any thread.

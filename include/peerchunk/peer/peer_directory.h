@@ -18,8 +18,8 @@
 
 namespace peerchunk {
 
-// The time that reads may spend on a peer before they go elsewhere. Floors keep a timer that learned
-// from a fast peer from locking a cold one out.
+// The time that reads may spend on a peer before they go elsewhere. Floors keep a timer that
+// learned from a fast peer from locking a cold one out.
 struct PeerBudgets {
   absl::Duration dial = absl::Milliseconds(1500);
   absl::Duration first_byte = absl::Seconds(3);
@@ -27,11 +27,11 @@ struct PeerBudgets {
   uint64_t floor_bytes_per_second = 256 * 1024;
   absl::Duration hedge_floor = absl::Milliseconds(20);
   absl::Duration hedge_ceiling = absl::Milliseconds(500);
-  double hedge_share = 0.05;                        // Of all reads.
-  double base_reserve = 0.3;                        // Share of the deadline kept for the base.
+  double hedge_share = 0.05;  // Of all reads.
+  double base_reserve = 0.3;  // Share of the deadline kept for the base.
   absl::Duration quarantine = absl::Minutes(10);
   absl::Duration not_available_pause = absl::Seconds(5);
-  absl::Duration breaker_open = absl::Seconds(2);   // Doubling up to 60 s.
+  absl::Duration breaker_open = absl::Seconds(2);         // Doubling up to 60 s.
   absl::Duration retry_backoff = absl::Milliseconds(50);  // Doubling up to 2 s, while "not yet".
 };
 
@@ -42,9 +42,9 @@ struct SourceBytes {
   uint64_t wasted = 0;  // Received and dropped: a hedge's loser, a bad message.
 };
 
-// Everything this process knows of its peers: who may be dialled, their connections and breakers, and
-// what they last said of each build, shared by all readers. Makes the storage provider through which
-// one build is read. Thread-safe; outlives the providers it makes.
+// Everything this process knows of its peers: who may be dialled, their connections and breakers,
+// and what they last said of each build, shared by all readers. Makes the storage provider through
+// which one build is read. Thread-safe; outlives the providers it makes.
 class PeerDirectory {
  public:
   struct Options {
@@ -59,12 +59,13 @@ class PeerDirectory {
   static absl::StatusOr<std::unique_ptr<PeerDirectory>> Create(Options options);
   ~PeerDirectory();
 
-  // A provider that reads `build`'s objects from the peers at `addresses` first and then from `base`;
-  // every other path, and every write, goes to the base. No address: the base alone. PermissionDenied
-  // or InvalidArgument for an address that the policy refuses, and then nothing is dialled.
-  absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBuild(const BuildId& build,
-                                                             const std::vector<std::string>& addresses,
-                                                             std::shared_ptr<StorageProvider> base);
+  // A provider that reads `build`'s objects from the peers at `addresses` first and then from
+  // `base`; every other path, and every write, goes to the base. No address: the base alone.
+  // PermissionDenied or InvalidArgument for an address that the policy refuses, and then nothing is
+  // dialled.
+  absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBuild(
+      const BuildId& build, const std::vector<std::string>& addresses,
+      std::shared_ptr<StorageProvider> base);
 
   // Where the bytes of a file came from so far.
   SourceBytes BytesOf(const BuildFileId& file) const;

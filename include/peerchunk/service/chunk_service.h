@@ -17,9 +17,10 @@ class ServerBuilder;
 
 namespace peerchunk {
 
-// The server side: answers peers' GetBuildFileInfo and GetBuildFile from what TemplateCache::Resolve
-// pins. Completion queues with their own threads; disk reads on a pool of their own, so that nothing
-// blocks a queue; no thread per stream. Whoever owns the grpc::Server calls, in this order:
+// The server side: answers peers' GetBuildFileInfo and GetBuildFile from what
+// TemplateCache::Resolve pins. Completion queues with their own threads; disk reads on a pool of
+// their own, so that nothing blocks a queue; no thread per stream. Whoever owns the grpc::Server
+// calls, in this order:
 //   RegisterWith(builder)   before BuildAndStart: adds the service and its completion queues
 //   Start()                 after BuildAndStart: starts the threads
 //   Shutdown(deadline)      after the server's own Shutdown: drains the queues, joins the threads
@@ -28,13 +29,14 @@ class ChunkService {
   struct Options {
     size_t queue_threads = 2;
     size_t read_threads = 4;
-    // Memory that all streams together may hold in messages under way; a stream waits its turn, a new
-    // one beyond `max_streams` is refused at once with RESOURCE_EXHAUSTED and a retry hint.
+    // Memory that all streams together may hold in messages under way; a stream waits its turn, a
+    // new one beyond `max_streams` is refused at once with RESOURCE_EXHAUSTED and a retry hint.
     uint64_t max_bytes_in_flight = 64 * 1024 * 1024;
     size_t max_streams = 1024;
     size_t max_streams_per_peer = 256;
     absl::Duration retry_hint = absl::Milliseconds(100);
-    // For the reads of what this node has to fetch on a peer's behalf; the peer's own deadline holds too.
+    // For the reads of what this node has to fetch on a peer's behalf; the peer's own deadline
+    // holds too.
     absl::Duration relay_timeout = absl::Seconds(30);
     Clock* clock = &Clock::Real();
     Metrics* metrics = nullptr;  // Borrowed; required.

@@ -1,0 +1,150 @@
+#include "peerchunk/peer/grpc_connector.h"
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <grpcpp/grpcpp.h>
+
+#include "base/grpc_status.h"
+#include "peer/grpc/grpc_peer_stream.h"
+#include "peer/grpc/wire.h"
+#include "peerchunk/base/mutex.h"
+#include "peerchunk/base/status.h"
+#include "peerchunk/v1/chunk_service.grpc.pb.h"
+
+namespace peerchunk {
+namespace {
+
+// Above the 1 MiB of data that a message may carry, with room for the rest of it.
+constexpr int kMaxReceiveBytes = 2 * 1024 * 1024;
+
+class GrpcChunkServiceClient final : public ChunkServiceClient {
+ public:
+  GrpcChunkServiceClient(std::shared_ptr<grpc::Channel> channel, Clock& clock)
+      : channel_(std::move(channel)), stub_(v1::ChunkService::NewStub(channel_)), clock_(clock) {}
+
+  absl::StatusOr<FileHead> GetBuildFileInfo(const PeerRequest& request,
+                                            const PeerCallOptions& options) override {
+    grpc::ClientContext context;
+    context.set_deadline(ToSystemTime(clock_, options.deadline));
+    const std::stop_callback cancel(options.cancellation, [&context] { context.TryCancel(); });
+    v1::GetBuildFileInfoRequest wire;
+    wire.set_build_id(request.file.build.ToString());
+    wire.set_file(FileToWire(request.file.kind));
+    wire.set_even_if_durable(request.even_if_durable);
+    wire.set_relays_left(request.relays_left);
+    v1::FileHead head;
+    const grpc::Status status = stub_->GetBuildFileInfo(&context, wire, &head);
+    PEERCHUNK_RETURN_IF_ERROR(CallStatus(status, context));
+    return HeadFromWire(head);
+  }
+
+  std::unique_ptr<PeerStream> GetBuildFile(const PeerRequest& request,
+                                           const PeerCallOptions& options) override {
+    return std::make_unique<GrpcPeerStream>(channel_, request, options, clock_);
+  }
+
+ private:
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ChunkService::Stub> stub_;
+  Clock& clock_;
+};
+
+}  // namespace
+
+struct GrpcConnector::Impl {
+  using Key = std::pair<std::string, PeerLane>;
+  struct Entry {
+    std::shared_ptr<ChunkServiceClient> client;
+    absl::Time last_use;
+  };
+
+  explicit Impl(Options given) : options(std::move(given)) {}
+
+  std::shared_ptr<grpc::Channel> MakeChannel(const PeerAddress& address, PeerLane lane) const {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt("peerchunk.lane", static_cast<int>(lane));
+    // A peer that comes back is to be found again soon; who may dial when is the breaker's
+    // business.
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+    arguments.SetInt(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS,
+                     static_cast<int>(absl::ToInt64Milliseconds(options.idle_timeout)));
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+    // gRPC's own retries would hide failures from the source selection.
+    arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+    return grpc::CreateCustomChannel(
+        address.target(),
+        options.credentials ? options.credentials : grpc::InsecureChannelCredentials(), arguments);
+  }
+
+  // Takes out of the pool what nobody has used for long; the caller lets go of it without the lock.
+  std::vector<std::shared_ptr<ChunkServiceClient>> TakeIdle(absl::Time now)
+      PEERCHUNK_REQUIRES(mutex) {
+    std::vector<std::shared_ptr<ChunkServiceClient>> idle;
+    for (auto it = pool.begin(); it != pool.end();) {
+      const bool unused = it->second.client.use_count() == 1;
+      if (unused && now - it->second.last_use >= options.idle_timeout) {
+        idle.push_back(std::move(it->second.client));
+        it = pool.erase(it);
+      } else {
+        ++it;
+      }
+    }
+    return idle;
+  }
+
+  const Options options;
+  mutable Mutex mutex;
+  std::map<Key, Entry> pool PEERCHUNK_GUARDED_BY(mutex);
+};
+
+GrpcConnector::GrpcConnector(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GrpcConnector::~GrpcConnector() = default;
+
+std::shared_ptr<GrpcConnector> GrpcConnector::Create(Options options) {
+  return std::shared_ptr<GrpcConnector>(
+      new GrpcConnector(std::make_unique<Impl>(std::move(options))));
+}
+
+absl::StatusOr<std::shared_ptr<ChunkServiceClient>> GrpcConnector::Connect(
+    const PeerAddress& address, PeerLane lane) {
+  const bool plaintext = impl_->options.credentials == nullptr;
+  if (plaintext && !address.is_loopback() && !impl_->options.insecure_plaintext) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "will not dial ", address.ToString(),
+        " in plaintext: give TLS credentials, or allow it by name with --insecure-plaintext"));
+  }
+  const Impl::Key key(address.ToString(), lane);
+  const absl::Time now = impl_->options.clock->Now();
+  std::vector<std::shared_ptr<ChunkServiceClient>> idle;
+  {
+    MutexLock lock(impl_->mutex);
+    if (auto it = impl_->pool.find(key); it != impl_->pool.end()) {
+      it->second.last_use = now;
+      return it->second.client;
+    }
+    idle = impl_->TakeIdle(now);
+  }
+  // Two threads may both make one; the second finds the first's and lets its own, never connected,
+  // go.
+  std::shared_ptr<ChunkServiceClient> made = std::make_shared<GrpcChunkServiceClient>(
+      impl_->MakeChannel(address, lane), *impl_->options.clock);
+  MutexLock lock(impl_->mutex);
+  Impl::Entry& entry = impl_->pool[key];
+  if (entry.client == nullptr) entry.client = std::move(made);
+  entry.last_use = now;
+  return entry.client;
+}
+
+size_t GrpcConnector::channels() const {
+  MutexLock lock(impl_->mutex);
+  return impl_->pool.size();
+}
+
+}  // namespace peerchunk

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include <absl/status/statusor.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include "peerchunk/peer/chunk_service_client.h"
+
+namespace peerchunk {
+
+// One GetBuildFileResponse, taken apart where it lies: the extent's data stays in the slices that
+// the transport filled. Total: any bytes give a message or DataLoss. The pieces of
+// `message().extent` live as long as the decoder. Not thread-safe.
+class MessageDecoder {
+ public:
+  // No data longer than this in one extent (DESIGN section 5).
+  static constexpr uint64_t kMaxExtentDataBytes = 1024 * 1024;
+
+  static absl::StatusOr<MessageDecoder> Decode(const grpc::ByteBuffer& buffer);
+
+  MessageDecoder(MessageDecoder&&) = default;
+  MessageDecoder& operator=(MessageDecoder&&) = default;
+
+  const PeerMessage& message() const { return message_; }
+
+ private:
+  MessageDecoder() = default;
+
+  std::vector<grpc::Slice> slices_;       // Keep the bytes alive.
+  std::vector<std::string_view> pieces_;  // Of the extent's data.
+  PeerMessage message_;
+};
+
+}  // namespace peerchunk
