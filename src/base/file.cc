@@ -119,7 +119,12 @@ absl::StatusOr<File> File::OpenAt(std::string_view name, int flags, mode_t mode)
     const auto fd = static_cast<int>(syscall(SYS_openat2, fd_, path.c_str(), &how, sizeof how));
     if (fd >= 0) return File(fd);
     // EAGAIN: a rename elsewhere raced with the walk, which then proves nothing.
-    if (errno != EINTR && errno != EAGAIN) return ErrnoStatus(errno, absl::StrCat("open ", path));
+    if (errno == EINTR || errno == EAGAIN) continue;
+    if (errno == ELOOP || errno == EXDEV) {
+      return absl::PermissionDeniedError(
+          absl::StrCat("open ", path, ": leads through a symbolic link or out of the folder"));
+    }
+    return ErrnoStatus(errno, absl::StrCat("open ", path));
   }
 }
 

@@ -11,6 +11,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "base/rename.h"
+#include "base/sparse_file.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -32,19 +33,13 @@ absl::Status CopyRange(const File& source, uint64_t begin, uint64_t end, const F
 
 absl::Status CopyData(const File& source, uint64_t size, const File& target) {
   const auto buffer = std::make_unique<char[]>(kMiB);
-  uint64_t offset = 0;
-  while (offset < size) {
-    off_t data = lseek(source.fd(), static_cast<off_t>(offset), SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;  // Nothing but a hole up to the end.
-    off_t hole = data < 0 ? -1 : lseek(source.fd(), data, SEEK_HOLE);
-    if (data < 0 || hole < 0) {  // The file system does not tell holes: all of it is data.
-      data = static_cast<off_t>(offset);
-      hole = static_cast<off_t>(size);
+  for (uint64_t offset = 0; offset < size;) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const FileSegment segment, SegmentAt(source, offset, size));
+    if (!segment.hole) {
+      PEERCHUNK_RETURN_IF_ERROR(CopyRange(source, segment.begin, segment.end, target,
+                                          absl::MakeSpan(buffer.get(), kMiB)));
     }
-    const uint64_t end = std::min(static_cast<uint64_t>(hole), size);
-    PEERCHUNK_RETURN_IF_ERROR(CopyRange(source, static_cast<uint64_t>(data), end, target,
-                                        absl::MakeSpan(buffer.get(), kMiB)));
-    offset = end;
+    offset = segment.end;
   }
   return target.Truncate(size);
 }

@@ -32,6 +32,14 @@ absl::Status ErrnoStatus(int error, std::string_view what) {
     case EEXIST:
       code = absl::StatusCode::kAlreadyExists;
       break;
+    case ENOTDIR:
+    case EISDIR:
+    case ENOTEMPTY:
+      code = absl::StatusCode::kFailedPrecondition;
+      break;
+    case ENAMETOOLONG:
+      code = absl::StatusCode::kInvalidArgument;
+      break;
     default:
       break;
   }

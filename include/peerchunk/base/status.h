@@ -13,8 +13,10 @@ namespace peerchunk {
 // object is known.
 absl::Status Annotate(const absl::Status& status, std::string_view context);
 
-// The status for a failed system call: NotFound for ENOENT, ResourceExhausted for ENOSPC and EDQUOT,
-// PermissionDenied for EACCES and EPERM, AlreadyExists for EEXIST, Internal for the rest.
+// The status for a failed system call: NotFound for ENOENT, ResourceExhausted for ENOSPC and
+// EDQUOT, PermissionDenied for EACCES and EPERM, AlreadyExists for EEXIST, FailedPrecondition where
+// a file and a folder are taken for each other, InvalidArgument for ENAMETOOLONG, Internal for the
+// rest.
 absl::Status ErrnoStatus(int error, std::string_view what);
 
 // abseil 20220623 takes only its own string views in StrCat.
@@ -34,11 +36,10 @@ absl::Status ToStatus(const absl::StatusOr<T>& result) {
 #define PEERCHUNK_CONCAT(a, b) PEERCHUNK_CONCAT_INNER(a, b)
 
 // Returns from the function when `expr` is an error.
-#define PEERCHUNK_RETURN_IF_ERROR(expr)                                           \
-  do {                                                                            \
-    if (auto peerchunk_status = ::peerchunk::internal::ToStatus(expr);            \
-        !peerchunk_status.ok())                                                   \
-      return peerchunk_status;                                                    \
+#define PEERCHUNK_RETURN_IF_ERROR(expr)                                                        \
+  do {                                                                                         \
+    if (auto peerchunk_status = ::peerchunk::internal::ToStatus(expr); !peerchunk_status.ok()) \
+      return peerchunk_status;                                                                 \
   } while (false)
 
 // Assigns the value of a StatusOr expression, or returns its error.

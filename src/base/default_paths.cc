@@ -1,0 +1,27 @@
+#include "base/default_paths.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace peerchunk {
+
+std::string DefaultDataFolder() {
+  if (geteuid() == 0) return "/var/lib/peerchunk";
+  if (const char* const state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state == '/') {
+    return std::string(state) + "/peerchunk";
+  }
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home != '/') {
+    const passwd* const user = getpwuid(geteuid());
+    home = user != nullptr ? user->pw_dir : "/tmp";
+  }
+  return std::string(home) + "/.local/state/peerchunk";
+}
+
+std::string ControlSocketIn(const std::string& data_folder) {
+  return data_folder + "/control.sock";
+}
+
+}  // namespace peerchunk

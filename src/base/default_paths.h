@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+namespace peerchunk {
+
+// Where peerchunkd keeps builds when nobody says otherwise: /var/lib/peerchunk for root,
+// $XDG_STATE_HOME/peerchunk or ~/.local/state/peerchunk for anyone else.
+std::string DefaultDataFolder();
+
+// The control socket of the daemon that uses this data folder.
+std::string ControlSocketIn(const std::string& data_folder);
+
+}  // namespace peerchunk
