@@ -33,7 +33,7 @@ struct FileRecord {
 
 // What this node knows of a build that it paused, at one moment. Immutable: whoever holds one sees no
 // change; ask the registry again for the present (level-triggered).
-struct BuildRecord {
+struct RecordedBuild {
   BuildId id;
   BuildStatus status;
   std::string reason;            // Why FAILED, or why the latest upload attempt failed.
@@ -76,12 +76,12 @@ class BuildRegistry {
   // checksums. When it returns the build is LOCAL and survives SIGKILL; with `sync` also a power cut.
   // InvalidArgument: files that are missing or disagree (what and which); AlreadyExists: this build is
   // recorded here; ResourceExhausted: no space. After an error nothing is left behind.
-  absl::StatusOr<std::shared_ptr<const BuildRecord>> Add(const BuildId& id,
+  absl::StatusOr<std::shared_ptr<const RecordedBuild>> Add(const BuildId& id,
                                                          const SnapshotFiles& files, bool sync);
 
   // Null when this node did not pause the build.
-  std::shared_ptr<const BuildRecord> Find(const BuildId& id) const;
-  std::vector<std::shared_ptr<const BuildRecord>> List() const;
+  std::shared_ptr<const RecordedBuild> Find(const BuildId& id) const;
+  std::vector<std::shared_ptr<const RecordedBuild>> List() const;
 
   // Opens a recorded file. NotFound: no such build here, or the build has no such file. A copy found not
   // to match its record turns the build FAILED.
