@@ -7,10 +7,14 @@
 
 #include <absl/container/flat_hash_map.h>
 
+#include "peerchunk/base/clock.h"
+#include "peerchunk/base/executor.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/build/build_file.h"
 
 namespace peerchunk {
+
+class TaskGroup;
 
 // The diffs open on this node, by (build, file). Hands out owning pins; what is pinned, or marked as
 // the only copy, is never evicted. Evicts by bytes, oldest use first, by dropping the store's own
@@ -24,15 +28,21 @@ class DiffStore {
     double low_water = 0.9;                // Eviction goes on down to this share.
     // Told of a file that was evicted, after the last lock is released; removes it from the disk.
     std::function<void(const BuildFileId&)> on_evict;
+    // Opens files and drops evicted ones, so that no reader's thread does; borrowed, outlives the
+    // store. Null: the thread that asked first opens, and the one that trims drops.
+    Executor* executor = nullptr;
+    Clock* clock = &Clock::Real();  // Of ReadOptions::deadline.
   };
 
-  explicit DiffStore(Options options) : options_(std::move(options)) {}
+  explicit DiffStore(Options options);
+  ~DiffStore();  // Waits for openers that run.
 
   // A pin, or null.
   std::shared_ptr<BuildFile> Lookup(const BuildFileId& id);
 
   // A pin; when the file is not here, `open` makes it. Callers who come meanwhile wait for the same
-  // attempt; its failure wakes them all with the same error and is not remembered.
+  // attempt; its failure wakes them all with the same error and is not remembered. An attempt belongs
+  // to no caller: `open` brings its own limits, and a caller whose `options` end leaves it running.
   absl::StatusOr<std::shared_ptr<BuildFile>> GetOrOpen(const BuildFileId& id, const Opener& open,
                                                        const ReadOptions& options);
 
@@ -44,7 +54,9 @@ class DiffStore {
   void Remove(const BuildFileId& id);
 
   // Evicts until the budget holds or nothing more can go. Called by whoever adds bytes.
-  void Trim();
+  void Trim() { MakeRoom(0); }
+  // As Trim, for `bytes` more than there are; false when they will not fit.
+  bool MakeRoom(uint64_t bytes);
 
   uint64_t AllocatedBytes() const;
   // True when what may not be evicted alone exceeds the budget: refuse new work.
@@ -54,16 +66,24 @@ class DiffStore {
   struct Opening;
   struct Entry {
     std::shared_ptr<BuildFile> file;
-    std::shared_ptr<Opening> opening;  // While the first GetOrOpen runs; file is null then.
+    std::shared_ptr<Opening> opening;  // While the opener runs; file is null then.
     uint64_t last_use = 0;
     bool only_copy = false;
+
+    bool evictable() const { return file != nullptr && !only_copy && file.use_count() == 1; }
   };
+
+  void RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>& opening,
+                  const Opener& open);
+  absl::StatusOr<std::shared_ptr<BuildFile>> Await(const BuildFileId& id, Opening& opening,
+                                                   const ReadOptions& options);
+  uint64_t AllocatedLocked() const PEERCHUNK_REQUIRES(mutex_);
 
   const Options options_;
   mutable Mutex mutex_;
-  CondVar opened_;
   uint64_t use_clock_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<BuildFileId, Entry> entries_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::unique_ptr<TaskGroup> tasks_;  // Null without an executor. Last: its tasks use the above.
 };
 
 }  // namespace peerchunk

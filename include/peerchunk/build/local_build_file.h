@@ -5,9 +5,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "peerchunk/base/file.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/build/build_file.h"
 
 namespace peerchunk {
@@ -40,18 +42,23 @@ class LocalBuildFile final : public BuildFile {
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
-  uint64_t AllocatedBytes() const override;
+  uint64_t AllocatedBytes() const override { return allocated_bytes_; }
 
  private:
-  LocalBuildFile(BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
+  LocalBuildFile(BuildFileId id, File file, uint64_t allocated_bytes,
+                 std::shared_ptr<const FileChecksums> checksums,
                  std::function<void(const absl::Status&)> on_corrupt);
-  absl::Status CheckBlock(uint64_t block, std::string_view bytes);
+  absl::Status ReadExactly(ByteRange range, char* out);
+  absl::Status ReadAndCheck(uint64_t block, ByteRange extent, char* out);
+  absl::Status ReportCorrupt(std::string_view what);  // Returns DataLoss.
 
   const BuildFileId id_;
   const File file_;
+  const uint64_t allocated_bytes_;
   const std::shared_ptr<const FileChecksums> checksums_;
   const std::function<void(const absl::Status&)> on_corrupt_;
-  std::unique_ptr<std::atomic<bool>[]> checked_;  // One per block; set after a check that held.
+  // One per block; set by a check that held.
+  const std::unique_ptr<std::atomic<bool>[]> checked_;
   std::atomic<bool> corrupt_reported_{false};
 };
 

@@ -1,0 +1,188 @@
+#include "peerchunk/build/diff_store.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "build/task_group.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+
+// One attempt to open a file. Guarded by the store's mutex.
+struct DiffStore::Opening {
+  std::optional<absl::StatusOr<std::shared_ptr<BuildFile>>> result;
+  CondVar done;
+};
+
+DiffStore::DiffStore(Options options)
+    : options_(std::move(options)),
+      tasks_(options_.executor == nullptr ? nullptr
+                                          : std::make_unique<TaskGroup>(options_.executor)) {}
+
+DiffStore::~DiffStore() = default;
+
+std::shared_ptr<BuildFile> DiffStore::Lookup(const BuildFileId& id) {
+  const MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) return nullptr;
+  found->second.last_use = ++use_clock_;
+  return found->second.file;
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::GetOrOpen(const BuildFileId& id,
+                                                                const Opener& open,
+                                                                const ReadOptions& options) {
+  std::shared_ptr<Opening> opening;
+  bool first = false;
+  {
+    const MutexLock lock(mutex_);
+    Entry& entry = entries_[id];
+    entry.last_use = ++use_clock_;
+    if (entry.file != nullptr) return entry.file;
+    first = entry.opening == nullptr;
+    if (first) entry.opening = std::make_shared<Opening>();
+    opening = entry.opening;
+  }
+  if (first) {
+    if (tasks_ == nullptr) {
+      RunOpening(id, opening, open);
+    } else {
+      tasks_->Run(options.priority, [this, id, opening, open] { RunOpening(id, opening, open); });
+    }
+  }
+  return Await(id, *opening, options);
+}
+
+void DiffStore::RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>& opening,
+                           const Opener& open) {
+  absl::StatusOr<std::shared_ptr<BuildFile>> file = open();
+  const MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  // Insert or Remove may have come in between; the waiters get what was opened for them all the same.
+  if (found != entries_.end() && found->second.opening == opening) {
+    if (file.ok()) {
+      found->second.file = *file;
+      found->second.opening = nullptr;
+    } else {
+      entries_.erase(found);
+    }
+  }
+  opening->result = std::move(file);
+  opening->done.NotifyAll();
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::Await(const BuildFileId& id,
+                                                            Opening& opening,
+                                                            const ReadOptions& options) {
+  // Made and destroyed without the lock, which its callback takes.
+  const std::stop_callback wake(options.cancellation, [&] {
+    const MutexLock lock(mutex_);
+    opening.done.NotifyAll();
+  });
+  const MutexLock lock(mutex_);
+  while (!opening.result) {
+    if (options.cancellation.stop_requested()) {
+      return absl::CancelledError(absl::StrCat("open ", id.ObjectPath()));
+    }
+    if (options_.clock->Now() >= options.deadline) {
+      return absl::DeadlineExceededError(absl::StrCat("open ", id.ObjectPath(), ": still waiting"));
+    }
+    options_.clock->WaitUntil(opening.done, mutex_, options.deadline);
+  }
+  return *opening.result;
+}
+
+void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy) {
+  std::shared_ptr<BuildFile> replaced;  // Goes after the lock.
+  const MutexLock lock(mutex_);
+  Entry& entry = entries_[id];
+  replaced = std::exchange(entry.file, std::move(file));
+  entry.opening = nullptr;
+  entry.last_use = ++use_clock_;
+  entry.only_copy = only_copy;
+}
+
+void DiffStore::Release(const BuildId& build) {
+  const MutexLock lock(mutex_);
+  for (auto& [id, entry] : entries_) {
+    if (id.build == build) entry.only_copy = false;
+  }
+}
+
+void DiffStore::Remove(const BuildFileId& id) {
+  std::shared_ptr<BuildFile> removed;  // Goes after the lock.
+  const MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) return;
+  removed = std::move(found->second.file);
+  entries_.erase(found);
+}
+
+bool DiffStore::MakeRoom(uint64_t bytes) {
+  std::vector<std::shared_ptr<BuildFile>> evicted;
+  bool fits = false;
+  {
+    const MutexLock lock(mutex_);
+    const auto within = [&](uint64_t held, uint64_t limit) {
+      return held <= limit && bytes <= limit - held;
+    };
+    uint64_t held = AllocatedLocked();
+    fits = within(held, options_.capacity_bytes);
+    if (!fits) {
+      std::vector<std::pair<uint64_t, BuildFileId>> oldest_first;
+      for (const auto& [id, entry] : entries_) {
+        if (entry.evictable()) oldest_first.emplace_back(entry.last_use, id);
+      }
+      std::sort(oldest_first.begin(), oldest_first.end());
+      const auto low_water = static_cast<uint64_t>(
+          static_cast<double>(options_.capacity_bytes) * std::clamp(options_.low_water, 0.0, 1.0));
+      for (const auto& [last_use, id] : oldest_first) {
+        if (within(held, low_water)) break;
+        const auto found = entries_.find(id);
+        held -= found->second.file->AllocatedBytes();
+        evicted.push_back(std::move(found->second.file));
+        entries_.erase(found);
+      }
+      fits = within(held, options_.capacity_bytes);
+    }
+  }
+  if (evicted.empty()) return fits;
+  auto drop = [this, evicted = std::move(evicted)]() mutable {
+    for (std::shared_ptr<BuildFile>& file : evicted) {
+      const BuildFileId id = file->id();
+      file = nullptr;
+      if (options_.on_evict) options_.on_evict(id);
+    }
+  };
+  if (tasks_ == nullptr) {
+    drop();
+  } else {
+    tasks_->Run(Priority::kPrefetch, std::move(drop));
+  }
+  return fits;
+}
+
+uint64_t DiffStore::AllocatedLocked() const {
+  uint64_t held = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.file != nullptr) held += entry.file->AllocatedBytes();
+  }
+  return held;
+}
+
+uint64_t DiffStore::AllocatedBytes() const {
+  const MutexLock lock(mutex_);
+  return AllocatedLocked();
+}
+
+bool DiffStore::Full() const {
+  const MutexLock lock(mutex_);
+  uint64_t held = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.file != nullptr && !entry.evictable()) held += entry.file->AllocatedBytes();
+  }
+  return held > options_.capacity_bytes;
+}
+
+}  // namespace peerchunk
