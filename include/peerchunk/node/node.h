@@ -97,8 +97,9 @@ class Node {
   ~Node();
 
   void RegisterWith(grpc::ServerBuilder& builder);
-  // Starts serving and uploading what an earlier process left.
-  absl::Status Start();
+  // Starts serving, and uploading what an earlier process left. `bound_addresses` replaces
+  // NodeOptions::listen_addresses, for a server whose ports are known only once it is built.
+  absl::Status Start(const std::vector<std::string>& bound_addresses = {});
 
   // Takes over a snapshot's files (BuildRegistry::Add). When it returns, peers are served and the
   // upload is queued. Unavailable while draining; ResourceExhausted when the disk budget is used up

@@ -17,10 +17,10 @@
 namespace peerchunk {
 
 // Brings the builds that this node paused to the base, and says when they are durable. Per build:
-// diffs, then headers and snapfile, then metadata.json, whose presence means "complete"; each object
-// confirmed by size and CRC32C before the next group; a child's headers wait for its ancestors. A
-// failed attempt is retried with full-jitter backoff without end. Objects confirmed before a restart
-// are not sent again. Owned by the node; thread-safe.
+// diffs, then headers and snapfile, then metadata.json, whose presence means "complete"; each
+// object confirmed by size and CRC32C before the next group; a child's headers wait for its
+// ancestors. A failed attempt is retried with full-jitter backoff without end. Objects confirmed
+// before a restart are not sent again. Owned by the node; thread-safe.
 class Uploader {
  public:
   struct Options {
@@ -31,22 +31,26 @@ class Uploader {
     Clock* clock = &Clock::Real();
     Metrics* metrics = nullptr;
     uint64_t seed = 0;  // Of the jitter.
-    // Says whether a build that this node did not pause is durable; asked before a child's headers are
-    // written. False: not yet. An error counts as "not yet" and is shown as the reason.
+    // Says whether a build that this node did not pause is durable; asked before a child's headers
+    // are written. False: not yet. An error counts as "not yet" and is shown as the reason.
     std::function<absl::StatusOr<bool>(const BuildId&)> ancestor_is_durable;
     std::function<void(const BuildId&)> on_durable;
   };
 
-  // Starts its threads and queues every recorded build that is not durable, or whose metadata is newer
-  // than the base's. `registry` and `base` are borrowed and outlive it.
+  // Starts its threads and queues every recorded build that is not durable, or whose metadata is
+  // newer than the base's. `registry` and `base` are borrowed and outlive it.
   static absl::StatusOr<std::unique_ptr<Uploader>> Start(BuildRegistry* registry,
                                                          StorageProvider* base, Options options);
   // Stops: an object under way is abandoned, to be sent again after the next start.
   ~Uploader();
 
-  // Queues a build; a build already queued is not queued twice, and a new version of its metadata is
-  // noticed.
+  // Queues a build; a build already queued is not queued twice, and a new version of its metadata
+  // is noticed.
   void Enqueue(const BuildId& id);
+
+  // Stops and forgets a build's upload. When it returns nothing of it is under way, so its objects
+  // may be deleted.
+  void Forget(const BuildId& id);
 
   // Waits until nothing is queued or under way, or the deadline. Returns what is not durable.
   std::vector<BuildId> WaitIdle(absl::Time deadline);
