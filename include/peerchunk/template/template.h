@@ -27,6 +27,7 @@ class Device {
 
   // `diff` is the kind of the layers' files: kMemfile or kRootfs.
   Device(FileKind diff, std::shared_ptr<const Header> header, LayerOpener open_layer);
+  ~Device();
 
   const Header& header() const { return *header_; }
   uint64_t size() const { return header_->size(); }

@@ -1,0 +1,16 @@
+#pragma once
+
+#include "peerchunk/node/node.h"
+
+namespace peerchunk {
+
+// What lists show of a build: from its record, when it was paused here, and from its template, when
+// it is loaded here.
+void AddRecord(const RecordedBuild& record, NodeBuildInfo& info);
+void AddTemplate(const Template& loaded, TemplateCache& templates, const PeerDirectory& directory,
+                 NodeBuildInfo& info);
+
+// True when a device of `loaded` reads bytes of `build`.
+bool Maps(const Template& loaded, const BuildId& build);
+
+}  // namespace peerchunk

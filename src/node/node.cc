@@ -1,0 +1,294 @@
+#include "peerchunk/node/node.h"
+
+#include <atomic>
+#include <random>
+#include <set>
+#include <utility>
+
+#include <grpcpp/grpcpp.h>
+
+#include "base/logging.h"
+#include "node/build_info.h"
+#include "node/foreign_ancestor.h"
+#include "peerchunk/base/executor.h"
+#include "peerchunk/base/status.h"
+#include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/upload/uploader.h"
+
+namespace peerchunk {
+namespace {
+
+constexpr size_t kLoadThreads = 8;
+constexpr size_t kHedgeThreads = 4;
+constexpr size_t kSyncThreads = 1;
+
+uint64_t RandomSeed() {
+  std::random_device device;
+  return static_cast<uint64_t>(device()) << 32 | device();
+}
+
+}  // namespace
+
+// Declared in the order of dependence: what stands below may use what stands above, and goes first.
+struct Node::Impl {
+  explicit Impl(NodeOptions given)
+      : options(std::move(given)),
+        metrics(options.metrics != nullptr ? options.metrics : &own_metrics),
+        syncs("pc-sync", kSyncThreads),
+        hedges("pc-hedge", kHedgeThreads),
+        fetches("pc-fetch", options.fetch_threads),
+        loads("pc-load", kLoadThreads) {}
+
+  absl::Status Open();
+  absl::Status Start(const std::vector<std::string>& bound_addresses);
+  absl::Status CheckAddresses(const BuildSources& sources) const;
+  NodeBuildInfo Describe(const BuildId& id) const;
+  // A build, other than `id`, whose header as known here maps `id`; nil: none.
+  BuildId DescendantOf(const BuildId& id) const;
+
+  const NodeOptions options;
+  Metrics own_metrics;
+  Metrics* const metrics;
+  ThreadPool syncs;
+  ThreadPool hedges;
+  ThreadPool fetches;
+  ThreadPool loads;
+  std::unique_ptr<BuildRegistry> registry;
+  std::optional<AddressPolicy> policy;       // Set by Start.
+  std::unique_ptr<PeerDirectory> directory;  // Set by Start.
+  std::unique_ptr<TemplateCache> templates;
+  std::unique_ptr<ChunkService> service;
+  std::unique_ptr<Uploader> uploader;  // Set by Start.
+  std::atomic<bool> started{false};
+  std::atomic<bool> draining{false};
+};
+
+absl::Status Node::Impl::Open() {
+  if (options.base == nullptr) {
+    return absl::InvalidArgumentError("a node needs a base: NodeOptions::base is null");
+  }
+  if (options.data_folder.empty()) {
+    return absl::InvalidArgumentError("a node needs a folder: NodeOptions::data_folder is empty");
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(
+      registry,
+      BuildRegistry::Open({.folder = options.data_folder + "/builds", .executor = &syncs}));
+
+  TemplateCache::Options cache;
+  cache.cache_folder = options.data_folder + "/chunks";
+  cache.cache_capacity_bytes = options.cache_capacity_bytes;
+  cache.chunks.chunk_bytes = options.chunk_bytes;
+  cache.chunks.executor = &fetches;
+  cache.chunks.metrics = metrics;
+  cache.open_provider = [this](const BuildId& build, const std::vector<std::string>& addresses) {
+    return directory->OpenBuild(build, addresses, options.base);
+  };
+  cache.registry = registry.get();
+  cache.executor = &loads;
+  cache.metrics = metrics;
+  PEERCHUNK_ASSIGN_OR_RETURN(templates, TemplateCache::Open(std::move(cache)));
+
+  ChunkService::Options serve = options.service;
+  serve.metrics = metrics;
+  PEERCHUNK_ASSIGN_OR_RETURN(service, ChunkService::Create(templates.get(), serve));
+  return absl::OkStatus();
+}
+
+absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) {
+  if (started.load()) return absl::FailedPreconditionError("Node::Start twice");
+  AddressPolicy::Options rules;
+  rules.networks = options.peer_networks;
+  rules.own_addresses = bound_addresses.empty() ? options.listen_addresses : bound_addresses;
+  PEERCHUNK_ASSIGN_OR_RETURN(policy, AddressPolicy::Create(rules));
+
+  PeerDirectory::Options peers{.policy = *policy};
+  peers.connector = GrpcConnector::Create(
+      {.credentials = options.peer_credentials, .insecure_plaintext = options.insecure_plaintext});
+  peers.budgets = options.budgets;
+  peers.executor = &hedges;
+  peers.metrics = metrics;
+  peers.seed = RandomSeed();
+  PEERCHUNK_ASSIGN_OR_RETURN(directory, PeerDirectory::Create(std::move(peers)));
+
+  Uploader::Options uploads;
+  uploads.parallel_builds = options.upload_parallelism;
+  uploads.max_attempts = options.upload_max_attempts;
+  uploads.metrics = metrics;
+  uploads.seed = RandomSeed();
+  uploads.ancestor_is_durable = [this](const BuildId& ancestor) {
+    return ForeignAncestorIsDurable(ancestor, templates->SourcesOf(ancestor), *directory,
+                                    options.base);
+  };
+  uploads.on_durable = [this](const BuildId& build) { templates->Release(build); };
+  PEERCHUNK_ASSIGN_OR_RETURN(
+      uploader, Uploader::Start(registry.get(), options.base.get(), std::move(uploads)));
+  started.store(true);
+  return service->Start();
+}
+
+absl::Status Node::Impl::CheckAddresses(const BuildSources& sources) const {
+  const auto check = [this](const std::vector<std::string>& addresses) -> absl::Status {
+    for (const std::string& address : addresses) {
+      PEERCHUNK_RETURN_IF_ERROR(policy->Check(address));
+    }
+    return absl::OkStatus();
+  };
+  PEERCHUNK_RETURN_IF_ERROR(check(sources.default_addresses));
+  for (const auto& [layer, addresses] : sources.by_build) {
+    PEERCHUNK_RETURN_IF_ERROR(check(addresses));
+  }
+  return absl::OkStatus();
+}
+
+NodeBuildInfo Node::Impl::Describe(const BuildId& id) const {
+  NodeBuildInfo info;
+  info.id = id;
+  if (const auto record = registry->Find(id)) AddRecord(*record, info);
+  const std::shared_ptr<Template> loaded = templates->GetCachedTemplate(id);
+  if (loaded != nullptr) AddTemplate(*loaded, *templates, *directory, info);
+  return info;
+}
+
+BuildId Node::Impl::DescendantOf(const BuildId& id) const {
+  for (const auto& record : registry->List()) {
+    if (record->id == id) continue;
+    for (const BuildId& ancestor : record->ancestors) {
+      if (ancestor == id) return record->id;
+    }
+  }
+  for (const BuildId& loaded : templates->LoadedBuilds()) {
+    if (loaded == id) continue;
+    const std::shared_ptr<Template> child = templates->GetCachedTemplate(loaded);
+    if (child != nullptr && Maps(*child, id)) return loaded;
+  }
+  return {};
+}
+
+Node::Node(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Node::~Node() { Shutdown(absl::InfinitePast()); }
+
+absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options) {
+  auto impl = std::make_unique<Impl>(std::move(options));
+  PEERCHUNK_RETURN_IF_ERROR(impl->Open());
+  return std::unique_ptr<Node>(new Node(std::move(impl)));
+}
+
+void Node::RegisterWith(grpc::ServerBuilder& builder) { impl_->service->RegisterWith(builder); }
+
+absl::Status Node::Start(const std::vector<std::string>& bound_addresses) {
+  return impl_->Start(bound_addresses);
+}
+
+absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles& files) {
+  return Pause(id, files, impl_->options.pause_sync);
+}
+
+absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles& files,
+                                          bool sync) {
+  if (!impl_->started.load()) return absl::FailedPreconditionError("Node::Pause before Start");
+  if (impl_->draining.load()) {
+    return absl::UnavailableError("this node is draining and takes no new pauses: pause elsewhere");
+  }
+  if (impl_->templates->BuildStore().Full()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("builds that are not durable yet fill the cache budget of ",
+                     impl_->options.cache_capacity_bytes,
+                     " bytes: wait for uploads, raise the budget, or pause elsewhere"));
+  }
+  PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Add(id, files, sync));
+  impl_->uploader->Enqueue(id);
+  // The build is safe and served by now; a template that does not load is tried again when asked
+  // for.
+  if (auto loaded = impl_->templates->AddSnapshot(id, {}); !loaded.ok()) {
+    Logger("node").warn("event=snapshot_not_loaded build={} cause=\"{}\"", id.ToString(),
+                        loaded.status().ToString());
+  }
+  return impl_->Describe(id);
+}
+
+absl::StatusOr<std::shared_ptr<Template>> Node::GetTemplate(const BuildId& id,
+                                                            const BuildSources& sources,
+                                                            const ReadOptions& options) {
+  if (!impl_->started.load()) {
+    return absl::FailedPreconditionError("Node::GetTemplate before Start");
+  }
+  PEERCHUNK_RETURN_IF_ERROR(impl_->CheckAddresses(sources));
+  return impl_->templates->GetTemplate(id, sources, options);
+}
+
+absl::StatusOr<NodeBuildInfo> Node::GetBuild(const BuildId& id) const {
+  if (impl_->registry->Find(id) == nullptr && impl_->templates->GetCachedTemplate(id) == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("build ", id.ToString(), " was neither paused nor resumed on this node"));
+  }
+  return impl_->Describe(id);
+}
+
+std::vector<NodeBuildInfo> Node::ListBuilds() const {
+  std::set<BuildId> ids;
+  for (const auto& record : impl_->registry->List()) ids.insert(record->id);
+  for (const BuildId& id : impl_->templates->LoadedBuilds()) ids.insert(id);
+  std::vector<NodeBuildInfo> builds;
+  for (const BuildId& id : ids) builds.push_back(impl_->Describe(id));
+  return builds;
+}
+
+absl::Status Node::ReplaceMetadata(const BuildId& id, std::string_view bytes) {
+  PEERCHUNK_RETURN_IF_ERROR(impl_->registry->ReplaceMetadata(id, bytes));
+  // The template holds the bytes that it was loaded with; the next look-up loads the new ones.
+  impl_->templates->Evict(id);
+  if (impl_->uploader != nullptr) impl_->uploader->Enqueue(id);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& options) {
+  const auto record = impl_->registry->Find(id);
+  const bool loaded = impl_->templates->GetCachedTemplate(id) != nullptr;
+  if (record == nullptr && !loaded && !options.from_base) {
+    return absl::NotFoundError(
+        absl::StrCat("build ", id.ToString(), " was neither paused nor resumed on this node"));
+  }
+  if (record != nullptr && record->status.state != BuildState::kDurable &&
+      !options.discard_only_copy) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "build ", id.ToString(), " is ", AbslView(BuildStateName(record->status.state)),
+        ": this is its only copy. Wait until it is DURABLE, or say --discard-only-copy"));
+  }
+  if (options.from_base) {
+    if (const BuildId child = impl_->DescendantOf(id); !child.is_nil()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("build ", id.ToString(), " is a layer of build ", child.ToString(),
+                       ", which could not be read without it: delete that one first"));
+    }
+  }
+  if (record != nullptr) {
+    if (impl_->uploader != nullptr) impl_->uploader->Forget(id);
+    PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Remove(id));
+  }
+  impl_->templates->Evict(id);
+  if (!options.from_base) return 0;
+  return impl_->options.base->DeleteObjectsWithPrefix(id.ToString() + "/", {});
+}
+
+std::vector<NodeBuildInfo> Node::Drain(absl::Time deadline) {
+  impl_->draining.store(true);
+  std::vector<NodeBuildInfo> left;
+  if (impl_->uploader == nullptr) return left;
+  for (const BuildId& id : impl_->uploader->WaitIdle(deadline)) left.push_back(impl_->Describe(id));
+  return left;
+}
+
+void Node::Shutdown(absl::Time deadline) {
+  impl_->draining.store(true);
+  impl_->uploader.reset();
+  impl_->service->Shutdown(deadline);
+}
+
+TemplateCache& Node::templates() { return *impl_->templates; }
+
+const std::vector<std::string>& Node::StartupReport() const {
+  return impl_->registry->StartupReport();
+}
+
+}  // namespace peerchunk

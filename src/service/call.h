@@ -1,0 +1,90 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <absl/status/status.h>
+#include <grpcpp/grpcpp.h>
+
+#include "peerchunk/base/mutex.h"
+#include "peerchunk/service/chunk_service.h"
+#include "peerchunk/v1/chunk_service.grpc.pb.h"
+#include "service/active_calls.h"
+#include "service/byte_budget.h"
+
+namespace peerchunk {
+
+// GetBuildFile takes and gives raw bytes, framed by hand; GetBuildFileInfo uses the generated code.
+using AsyncChunkService = v1::ChunkService::WithRawMethod_GetBuildFile<
+    v1::ChunkService::WithAsyncMethod_GetBuildFileInfo<v1::ChunkService::Service>>;
+
+// What the calls of one ChunkService share. Outlives them all.
+struct ServiceContext {
+  ServiceContext(TemplateCache* cache, const ChunkService::Options& given)
+      : templates(cache),
+        options(given),
+        budget(std::make_shared<ByteBudget>(given.max_bytes_in_flight)),
+        active(given.max_streams, given.max_streams_per_peer),
+        served_bytes(given.metrics->counter("peerchunk_served_bytes_total")),
+        readers("pc-read", given.read_threads) {}
+
+  void CallBegins() {
+    MutexLock lock(mutex);
+    ++open_calls;
+  }
+  void CallEnds() {
+    MutexLock lock(mutex);
+    if (--open_calls == 0) idle.NotifyAll();
+  }
+
+  TemplateCache* const templates;
+  const ChunkService::Options options;
+  AsyncChunkService service;
+  const std::shared_ptr<ByteBudget> budget;
+  ActiveCalls active;
+  Counter& served_bytes;
+  std::atomic<bool> stopping{false};
+  Mutex mutex;
+  CondVar idle;
+  size_t open_calls PEERCHUNK_GUARDED_BY(mutex) = 0;  // Call objects alive, waiting ones included.
+  ThreadPool readers;                                 // Last: its threads use everything above.
+};
+
+// One operation under way on a completion queue. It keeps its call alive; the queue's thread runs
+// it once and deletes it.
+class CallOperation {
+ public:
+  virtual ~CallOperation() = default;
+  virtual void Run(bool ok) = 0;
+};
+
+template <typename Call>
+class MemberOperation final : public CallOperation {
+ public:
+  MemberOperation(std::shared_ptr<Call> call, void (Call::*then)(bool ok))
+      : call_(std::move(call)), then_(then) {}
+  void Run(bool ok) override { ((*call_).*then_)(ok); }
+
+ private:
+  const std::shared_ptr<Call> call_;
+  void (Call::*const then_)(bool ok);
+};
+
+// Wait for one call each, and for the next one when that has come.
+void AwaitStreamCall(ServiceContext& context, grpc::ServerCompletionQueue* queue);
+void AwaitInfoCall(ServiceContext& context, grpc::ServerCompletionQueue* queue);
+
+// "ipv4:10.1.2.3:55555" -> "ipv4:10.1.2.3": one peer, whatever the connection.
+std::string PeerHost(const std::string& peer);
+
+// `status` for the wire; RESOURCE_EXHAUSTED puts the retry hint into the trailing metadata.
+grpc::Status FinalStatus(const ServiceContext& context, const absl::Status& status,
+                         grpc::ServerContext& call);
+
+// `deadline` of a call on this library's clock.
+absl::Time DeadlineOf(Clock& clock, const grpc::ServerContext& call);
+
+}  // namespace peerchunk

@@ -1,0 +1,118 @@
+#include "peerchunk/service/chunk_service.h"
+
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <grpcpp/grpcpp.h>
+
+#include "base/grpc_status.h"
+#include "peerchunk/base/status.h"
+#include "service/call.h"
+
+namespace peerchunk {
+
+std::string PeerHost(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+
+grpc::Status FinalStatus(const ServiceContext& context, const absl::Status& status,
+                         grpc::ServerContext& call) {
+  if (status.code() == absl::StatusCode::kResourceExhausted) {
+    call.AddTrailingMetadata("peerchunk-retry-after-ms",
+                             std::to_string(absl::ToInt64Milliseconds(context.options.retry_hint)));
+  }
+  return ToGrpcStatus(status);
+}
+
+absl::Time DeadlineOf(Clock& clock, const grpc::ServerContext& call) {
+  const auto deadline = call.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return clock.Now() + absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+struct ChunkService::Impl {
+  Impl(TemplateCache* templates, const Options& options) : context(templates, options) {}
+
+  void Serve(grpc::ServerCompletionQueue* queue) {
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue->Next(&tag, &ok)) {
+      const std::unique_ptr<CallOperation> operation(static_cast<CallOperation*>(tag));
+      operation->Run(ok);
+    }
+  }
+
+  ServiceContext context;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues;
+  std::vector<std::thread> threads;
+  bool shut_down = false;
+};
+
+ChunkService::ChunkService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+ChunkService::~ChunkService() { Shutdown(absl::InfinitePast()); }
+
+absl::StatusOr<std::unique_ptr<ChunkService>> ChunkService::Create(TemplateCache* templates,
+                                                                   Options options) {
+  if (templates == nullptr || options.metrics == nullptr) {
+    return absl::InvalidArgumentError("ChunkService needs a TemplateCache and Metrics");
+  }
+  if (options.queue_threads == 0 || options.read_threads == 0 || options.max_streams == 0 ||
+      options.max_streams_per_peer == 0) {
+    return absl::InvalidArgumentError("ChunkService needs at least one of each thread and stream");
+  }
+  constexpr uint64_t kLeastBudget = 2 * 1024 * 1024;
+  if (options.max_bytes_in_flight < kLeastBudget) {
+    return absl::InvalidArgumentError(absl::StrCat("max_bytes_in_flight is ",
+                                                   options.max_bytes_in_flight,
+                                                   "; two messages of 1 MiB have to fit"));
+  }
+  return std::unique_ptr<ChunkService>(
+      new ChunkService(std::make_unique<Impl>(templates, options)));
+}
+
+void ChunkService::RegisterWith(grpc::ServerBuilder& builder) {
+  builder.RegisterService(&impl_->context.service);
+  for (size_t i = 0; i < impl_->context.options.queue_threads; ++i) {
+    impl_->queues.push_back(builder.AddCompletionQueue());
+  }
+}
+
+absl::Status ChunkService::Start() {
+  if (impl_->queues.empty()) {
+    return absl::FailedPreconditionError("ChunkService::Start before RegisterWith");
+  }
+  if (!impl_->threads.empty()) {
+    return absl::FailedPreconditionError("ChunkService::Start twice");
+  }
+  for (auto& queue : impl_->queues) {
+    AwaitStreamCall(impl_->context, queue.get());
+    AwaitInfoCall(impl_->context, queue.get());
+    impl_->threads.emplace_back([this, queue = queue.get()] { impl_->Serve(queue); });
+  }
+  return absl::OkStatus();
+}
+
+void ChunkService::Shutdown(absl::Time) {
+  if (std::exchange(impl_->shut_down, true)) return;
+  ServiceContext& context = impl_->context;
+  context.stopping.store(true);
+  if (!impl_->threads.empty()) {
+    // The server has cancelled what was under way; each call ends by itself, and none may start an
+    // operation on a queue that is shut down.
+    MutexLock lock(context.mutex);
+    while (context.open_calls > 0) context.idle.Wait(context.mutex);
+  }
+  for (auto& queue : impl_->queues) queue->Shutdown();
+  for (std::thread& thread : impl_->threads) thread.join();
+  if (impl_->threads.empty()) {
+    for (auto& queue : impl_->queues) {
+      void* tag = nullptr;
+      bool ok = false;
+      while (queue->Next(&tag, &ok)) {
+      }
+    }
+  }
+}
+
+}  // namespace peerchunk
