@@ -15,7 +15,7 @@ TEMPLATE = HEADER | {"build", "template"}
 BELOW_NODE = TEMPLATE | {"peer", "upload", "service", "mount"}
 LIBRARY = BELOW_NODE | {"node"}
 
-# What each module may include, beside itself.
+# What each module may include, beside itself; in the order of the table in README.md, from below.
 MAY_INCLUDE = {
     "base": set(),
     "storage": BASE,
@@ -27,8 +27,8 @@ MAY_INCLUDE = {
     "service": TEMPLATE,
     "mount": TEMPLATE,
     "node": BELOW_NODE,
-    "daemon": LIBRARY,
     "cli": LIBRARY,
+    "daemon": LIBRARY,
 }
 
 # Folders (below src/) that see generated code, and those that speak gRPC.

@@ -2,6 +2,7 @@
 """Shows that check_includes.py finds each kind of include that must not be, and lets the others be."""
 
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -44,6 +45,19 @@ class CheckIncludesTest(unittest.TestCase):
                         self.assert_allowed(f"src/{module}/a.cc", include)
                     else:
                         self.assert_caught(f"src/{module}/a.cc", include, "may include only")
+
+    def test_the_readme_has_the_same_table(self):
+        readme = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
+        everything = set(check_includes.MAY_INCLUDE)
+        rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", readme, re.MULTILINE)
+        self.assertEqual([module for module, _ in rows], list(reversed(check_includes.MAY_INCLUDE)))
+        for i, (module, text) in enumerate(rows):
+            named = set(re.findall(r"`(\w+)`", text))
+            if text.startswith("all but"):
+                named = everything - named - {module}
+            elif text == "everything below":
+                named = {below for below, _ in rows[i + 1:]}
+            self.assertEqual(named, check_includes.MAY_INCLUDE[module], module)
 
     def test_the_table_has_no_cycle(self):
         for module, allowed in check_includes.MAY_INCLUDE.items():
