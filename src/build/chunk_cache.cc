@@ -201,8 +201,8 @@ absl::StatusOr<size_t> DiskChunkCache::PassThrough(ByteRange range, char* out,
       upstream_->ReadAt(range.offset, absl::MakeSpan(out, range.length), upstream_options);
   if (!got.ok()) return Annotate(got.status(), Context(range));
   if (*got != range.length) {
-    return absl::DataLossError(absl::StrCat(Context(range), ": the source ended at ",
-                                            range.offset + *got, " of ", size_));
+    return absl::DataLossError(
+        absl::StrCat(Context(range), ": the source ended at ", range.offset + *got, " of ", size_));
   }
   return got;
 }
@@ -243,7 +243,8 @@ std::shared_ptr<Fetch> DiskChunkCache::JoinAll(ByteRange range, bool join_relaye
                                                const ReadOptions& options) {
   if (options_.clock->Now() < disk_full_until_) return nullptr;
   const uint64_t first = range.offset / options_.chunk_bytes;
-  const uint64_t last = std::min((range.end() - 1) / options_.chunk_bytes, first + kChunksAhead - 1);
+  const uint64_t last =
+      std::min((range.end() - 1) / options_.chunk_bytes, first + kChunksAhead - 1);
   std::shared_ptr<Fetch> of_first = Join(first, join_relayed, options);
   for (uint64_t chunk = first + 1; chunk <= last; ++chunk) {
     const ByteRange whole = ChunkRange(chunk);

@@ -59,7 +59,8 @@ void DiffStore::RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>
   absl::StatusOr<std::shared_ptr<BuildFile>> file = open();
   const MutexLock lock(mutex_);
   const auto found = entries_.find(id);
-  // Insert or Remove may have come in between; the waiters get what was opened for them all the same.
+  // Insert or Remove may have come in between; the waiters get what was opened for them all the
+  // same.
   if (found != entries_.end() && found->second.opening == opening) {
     if (file.ok()) {
       found->second.file = *file;
@@ -72,8 +73,7 @@ void DiffStore::RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>
   opening->done.NotifyAll();
 }
 
-absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::Await(const BuildFileId& id,
-                                                            Opening& opening,
+absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::Await(const BuildFileId& id, Opening& opening,
                                                             const ReadOptions& options) {
   // Made and destroyed without the lock, which its callback takes.
   const std::stop_callback wake(options.cancellation, [&] {
@@ -135,8 +135,8 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
         if (entry.evictable()) oldest_first.emplace_back(entry.last_use, id);
       }
       std::sort(oldest_first.begin(), oldest_first.end());
-      const auto low_water = static_cast<uint64_t>(
-          static_cast<double>(options_.capacity_bytes) * std::clamp(options_.low_water, 0.0, 1.0));
+      const auto low_water = static_cast<uint64_t>(static_cast<double>(options_.capacity_bytes) *
+                                                   std::clamp(options_.low_water, 0.0, 1.0));
       for (const auto& [last_use, id] : oldest_first) {
         if (within(held, low_water)) break;
         const auto found = entries_.find(id);

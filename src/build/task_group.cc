@@ -34,8 +34,7 @@ struct TaskGroup::State {
   }
 };
 
-TaskGroup::TaskGroup(Executor* executor)
-    : executor_(executor), state_(std::make_shared<State>()) {}
+TaskGroup::TaskGroup(Executor* executor) : executor_(executor), state_(std::make_shared<State>()) {}
 
 TaskGroup::TaskId TaskGroup::Run(Priority priority, std::function<void()> task) {
   TaskId id = 0;

@@ -9,9 +9,10 @@
 
 namespace peerchunk {
 
-// The tasks of one owner on an executor that it shares with others. Once Close returns, none of them
-// runs and what the ones that never began had captured is gone, so tasks may use their owner freely:
-// make the group its last member. Thread-safe; Close (and the destructor) not from one of the tasks.
+// The tasks of one owner on an executor that it shares with others. Once Close returns, none of
+// them runs and what the ones that never began had captured is gone, so tasks may use their owner
+// freely: make the group its last member. Thread-safe; Close (and the destructor) not from one of
+// the tasks.
 class TaskGroup {
  public:
   using TaskId = uint64_t;

@@ -12,8 +12,9 @@
 
 namespace peerchunk {
 
-// One readable file of one build, on this disk whole or filled on demand. A shared_ptr to it is a pin:
-// while one is held the bytes stay readable, whatever is evicted or deleted meanwhile. Thread-safe.
+// One readable file of one build, on this disk whole or filled on demand. A shared_ptr to it is a
+// pin: while one is held the bytes stay readable, whatever is evicted or deleted meanwhile.
+// Thread-safe.
 class BuildFile {
  public:
   virtual ~BuildFile() = default;

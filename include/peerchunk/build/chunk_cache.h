@@ -15,28 +15,29 @@ namespace peerchunk {
 struct ChunkCacheOptions {
   // The grid of fetches, the same for every source of the file. A multiple of the page size.
   uint64_t chunk_bytes = 256 * 1024;
-  // A fetch belongs to no caller: its own limit, after which waiters get an error and may try again.
+  // A fetch belongs to no caller: its own limit, after which waiters get an error and may try
+  // again.
   absl::Duration fetch_timeout = absl::Seconds(60);
   Executor* executor = nullptr;  // Runs fetches; borrowed, outlives the cache.
   Clock* clock = &Clock::Real();
   Metrics* metrics = nullptr;  // Borrowed; null: nothing is counted.
-  // Asked before each fetch, on the executor: is there room on the disk for so many bytes more? False:
-  // the read is passed through. Empty: always.
+  // Asked before each fetch, on the executor: is there room on the disk for so many bytes more?
+  // False: the read is passed through. Empty: always.
   std::function<bool(uint64_t bytes)> admit;
 };
 
-// A diff filled on demand: a sparse local file and a presence bit per 4 KiB block, set only after the
-// block was checked and written. One fetch per missing chunk however many readers wait, at the highest
-// priority among them; each reader is woken as its own bytes arrive. What cannot be cached for lack of
-// disk is passed through, so a guest's read never fails for that. A failed fetch is not remembered.
-// Owned by shared_ptr pins; thread-safe. The destructor cancels and joins its fetches, so the last pin
-// is not dropped by a fetch.
+// A diff filled on demand: a sparse local file and a presence bit per 4 KiB block, set only after
+// the block was checked and written. One fetch per missing chunk however many readers wait, at the
+// highest priority among them; each reader is woken as its own bytes arrive. What cannot be cached
+// for lack of disk is passed through, so a guest's read never fails for that. A failed fetch is not
+// remembered. Owned by shared_ptr pins; thread-safe. The destructor cancels and joins its fetches,
+// so the last pin is not dropped by a fetch.
 //
-// Reads with ReadOptions::relays_left 0 get what is present and Unavailable for the rest: they start no
-// fetch and join none. Relayed reads share fetches among themselves only, and those carry relays_left
-// 0, so what they wait for ends at a node that waits for nobody. Local readers join either kind; where
-// a relayed fetch fails, they start their own. Reads that name one source (ReadOptions::sources) are
-// passed through unless all of their bytes are present.
+// Reads with ReadOptions::relays_left 0 get what is present and Unavailable for the rest: they
+// start no fetch and join none. Relayed reads share fetches among themselves only, and those carry
+// relays_left 0, so what they wait for ends at a node that waits for nobody. Local readers join
+// either kind; where a relayed fetch fails, they start their own. Reads that name one source
+// (ReadOptions::sources) are passed through unless all of their bytes are present.
 class ChunkCache : public BuildFile {
  public:
   // `file` is empty and belongs to the cache from now on; `size` is the diff's size in bytes.

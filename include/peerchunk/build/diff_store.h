@@ -16,9 +16,9 @@ namespace peerchunk {
 
 class TaskGroup;
 
-// The diffs open on this node, by (build, file). Hands out owning pins; what is pinned, or marked as
-// the only copy, is never evicted. Evicts by bytes, oldest use first, by dropping the store's own
-// reference: a reader never waits for it. Thread-safe.
+// The diffs open on this node, by (build, file). Hands out owning pins; what is pinned, or marked
+// as the only copy, is never evicted. Evicts by bytes, oldest use first, by dropping the store's
+// own reference: a reader never waits for it. Thread-safe.
 class DiffStore {
  public:
   using Opener = std::function<absl::StatusOr<std::shared_ptr<BuildFile>>()>;
@@ -41,8 +41,9 @@ class DiffStore {
   std::shared_ptr<BuildFile> Lookup(const BuildFileId& id);
 
   // A pin; when the file is not here, `open` makes it. Callers who come meanwhile wait for the same
-  // attempt; its failure wakes them all with the same error and is not remembered. An attempt belongs
-  // to no caller: `open` brings its own limits, and a caller whose `options` end leaves it running.
+  // attempt; its failure wakes them all with the same error and is not remembered. An attempt
+  // belongs to no caller: `open` brings its own limits, and a caller whose `options` end leaves it
+  // running.
   absl::StatusOr<std::shared_ptr<BuildFile>> GetOrOpen(const BuildFileId& id, const Opener& open,
                                                        const ReadOptions& options);
 

@@ -26,8 +26,8 @@ struct FileChecksums {
   static absl::StatusOr<FileChecksums> Compute(const File& file);
 };
 
-// A whole file on this disk, as Pause recorded it. Each block is checked against the record when it is
-// first read, and whenever it is read whole; a mismatch is DataLoss and is told to `on_corrupt`.
+// A whole file on this disk, as Pause recorded it. Each block is checked against the record when it
+// is first read, and whenever it is read whole; a mismatch is DataLoss and is told to `on_corrupt`.
 // Reads by pread, never through a mapping: a bad sector is an error, not a SIGBUS. Thread-safe.
 class LocalBuildFile final : public BuildFile {
  public:

@@ -15,12 +15,18 @@
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/file_head.h"
 #include "peerchunk/base/file_kind.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/build/local_build_file.h"
 
 namespace peerchunk {
 
-// The files of a snapshot that an orchestrator hands over, by absolute path. metadata and the rootfs
-// pair are required; memfile, its header and the snapfile come all three or not at all.
+// The largest blobs that a pause accepts; a load reads them whole and has the same limits. For
+// headers see kMaxHeaderFileBytes.
+inline constexpr uint64_t kMaxSnapfileBytes = kGiB;
+inline constexpr uint64_t kMaxMetadataBytes = 64 * kMiB;
+
+// The files of a snapshot that an orchestrator hands over, by absolute path. metadata and the
+// rootfs pair are required; memfile, its header and the snapfile come all three or not at all.
 struct SnapshotFiles {
   std::map<FileKind, std::string> paths;
 };
@@ -31,14 +37,14 @@ struct FileRecord {
   bool in_base = false;  // The base confirmed these very bytes (size and CRC32C).
 };
 
-// What this node knows of a build that it paused, at one moment. Immutable: whoever holds one sees no
-// change; ask the registry again for the present (level-triggered).
+// What this node knows of a build that it paused, at one moment. Immutable: whoever holds one sees
+// no change; ask the registry again for the present (level-triggered).
 struct RecordedBuild {
   BuildId id;
   BuildStatus status;
-  std::string reason;            // Why FAILED, or why the latest upload attempt failed.
-  uint64_t upload_attempts = 0;  // Failed ones, since the build was last LOCAL.
-  uint64_t metadata_version = 1;  // Rises with each ReplaceMetadata.
+  std::string reason;                     // Why FAILED, or why the latest upload attempt failed.
+  uint64_t upload_attempts = 0;           // Failed ones, since the build was last LOCAL.
+  uint64_t metadata_version = 1;          // Rises with each ReplaceMetadata.
   uint64_t metadata_version_in_base = 0;  // 0: none confirmed.
   absl::Time paused_at;
   std::map<FileKind, FileRecord> files;
@@ -48,18 +54,21 @@ struct RecordedBuild {
   bool has(FileKind kind) const { return files.contains(kind); }
 };
 
-// The builds that this node paused: the one authority for their states, kept on disk so that a build
-// survives the death of the process (and, once synced, of the host). Folder:
+// The builds that this node paused: the one authority for their states, kept on disk so that a
+// build survives the death of the process (and, once synced, of the host). Folder:
 //   <folder>/<build id>/{the files, blocks.crc, record.json}     complete builds
 //   <folder>/.pause-<build id>/                                  pauses under way, removed at start
-//   <folder>/.damaged-<build id>-<n>/                            set aside, never deleted by us
-// Thread-safe. No lock is held over I/O that a reader could wait for.
+//   <folder>/.remove-<build id>/                                 removals under way, finished at
+//   start <folder>/.damaged-<build id>-<n>/                            set aside, never deleted by
+//   us
+// A later version n of metadata.json is a file of its own, metadata.json.<n>. Thread-safe. No lock
+// is held over I/O that a reader could wait for.
 class BuildRegistry {
  public:
   struct Options {
     std::string folder;  // Created when missing. A second registry on it is refused (lock file).
     Clock* clock = &Clock::Real();
-    Executor* executor = nullptr;  // Runs background fsyncs; borrowed.
+    Executor* executor = nullptr;  // Runs background fsyncs; borrowed. Null: Add syncs by itself.
   };
 
   // Reads the records: what was LOCAL or UPLOADING is so again, FAILED is tried again; half-written
@@ -73,34 +82,40 @@ class BuildRegistry {
   uint64_t incarnation() const;
 
   // Takes over a snapshot's files: shares them in, checks them against their headers, records their
-  // checksums. When it returns the build is LOCAL and survives SIGKILL; with `sync` also a power cut.
-  // InvalidArgument: files that are missing or disagree (what and which); AlreadyExists: this build is
-  // recorded here; ResourceExhausted: no space. After an error nothing is left behind.
+  // checksums. When it returns the build is LOCAL and survives SIGKILL; with `sync` also a power
+  // cut. InvalidArgument: files that are missing or disagree (what and which); AlreadyExists: this
+  // build is recorded here; ResourceExhausted: no space. After an error nothing is left behind.
   absl::StatusOr<std::shared_ptr<const RecordedBuild>> Add(const BuildId& id,
-                                                         const SnapshotFiles& files, bool sync);
+                                                           const SnapshotFiles& files, bool sync);
 
   // Null when this node did not pause the build.
   std::shared_ptr<const RecordedBuild> Find(const BuildId& id) const;
   std::vector<std::shared_ptr<const RecordedBuild>> List() const;
 
-  // Opens a recorded file. NotFound: no such build here, or the build has no such file. A copy found not
-  // to match its record turns the build FAILED.
+  // Opens a recorded file. NotFound: no such build here, or the build has no such file. A copy
+  // found not to match its record turns the build FAILED.
   absl::StatusOr<std::shared_ptr<LocalBuildFile>> OpenFile(const BuildFileId& id);
   // The path of a recorded file, for an upload.
   std::string PathOf(const BuildFileId& id) const;
 
-  // Transitions, each recorded on disk before it is visible. FailedPrecondition when the state does not
-  // allow it; NotFound for a build that is not here.
+  // Transitions, each recorded on disk (and synced) before it is visible. FailedPrecondition when
+  // the state does not allow it; NotFound for a build that is not here. MarkUploading,
+  // ConfirmInBase and MarkFailed are OK where nothing would change. A full disk does not stop them:
+  // they have a reserve.
   absl::Status MarkUploading(const BuildId& id);
-  absl::Status RecordAttempt(const BuildId& id, const absl::Status& why);  // A failed upload attempt.
+  absl::Status RecordAttempt(const BuildId& id,
+                             const absl::Status& why);  // A failed upload attempt.
+  // Shows what an upload waits for as the build's reason, in memory only. Not a transition.
+  void NoteWaiting(const BuildId& id, std::string_view reason);
   // `metadata_version` only for FileKind::kMetadata: the version that was uploaded.
   absl::Status ConfirmInBase(const BuildFileId& id, uint64_t metadata_version = 0);
-  absl::Status MarkDurable(const BuildId& id);  // Requires every file confirmed.
+  // Requires every file confirmed; of metadata.json, any version.
+  absl::Status MarkDurable(const BuildId& id);
   absl::Status MarkFailed(const BuildId& id, std::string reason);
   absl::Status Retry(const BuildId& id);  // FAILED -> LOCAL.
 
-  // Replaces metadata.json atomically by `bytes`, as the next version. Also for a DURABLE build, whose
-  // new metadata then waits for its upload.
+  // Replaces metadata.json atomically by `bytes`, as the next version. Also for a DURABLE build,
+  // whose new metadata then waits for its upload. InvalidArgument as in Add.
   absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes);
 
   // Forgets the build and removes its files; open files stay readable through their pins.
@@ -108,8 +123,8 @@ class BuildRegistry {
 
  private:
   struct Impl;
-  explicit BuildRegistry(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit BuildRegistry(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;  // Open files that find themselves corrupt know it weakly.
 };
 
 }  // namespace peerchunk

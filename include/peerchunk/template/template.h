@@ -18,8 +18,8 @@
 
 namespace peerchunk {
 
-// A block device seen through a header: each read is routed to the diffs of the layers that it maps,
-// which are opened when first needed. Thread-safe; owned by its Template.
+// A block device seen through a header: each read is routed to the diffs of the layers that it
+// maps, which are opened when first needed. Thread-safe; owned by its Template.
 class Device {
  public:
   using LayerOpener = std::function<absl::StatusOr<std::shared_ptr<BuildFile>>(
@@ -40,7 +40,8 @@ class Device {
 
  private:
   struct LayerSlot;
-  absl::StatusOr<std::shared_ptr<BuildFile>> Layer(const BuildId& build, const ReadOptions& options);
+  absl::StatusOr<std::shared_ptr<BuildFile>> Layer(const BuildId& build,
+                                                   const ReadOptions& options);
 
   const FileKind diff_;
   const std::shared_ptr<const Header> header_;
@@ -49,8 +50,8 @@ class Device {
   std::atomic<uint64_t> zero_bytes_{0};
 };
 
-// A build made ready for use on this node: its devices, snapfile and metadata. Immutable once loaded;
-// a shared_ptr to it is a pin that keeps every layer readable. Thread-safe.
+// A build made ready for use on this node: its devices, snapfile and metadata. Immutable once
+// loaded; a shared_ptr to it is a pin that keeps every layer readable. Thread-safe.
 class Template {
  public:
   struct Parts {

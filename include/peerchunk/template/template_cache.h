@@ -35,14 +35,15 @@ struct ServedFile {
   std::shared_ptr<BuildFile> file;  // Set exactly when head.availability is kAvailable.
 };
 
-// The templates in use on this node, and its front door to every byte of a build: paused here (through
-// the registry) or loaded from sources and base (through the provider factory). A look-up is a pin;
-// eviction drops the cache's own reference only. A failed load wakes everyone who waited and is not
-// remembered. Thread-safe.
+// The templates in use on this node, and its front door to every byte of a build: paused here
+// (through the registry) or loaded from sources and base (through the provider factory). A look-up
+// is a pin; eviction drops the cache's own reference only. A failed load wakes everyone who waited
+// and is not remembered. Thread-safe.
 class TemplateCache {
  public:
   struct Options {
-    std::string cache_folder;  // Chunk caches; emptied at start (they hold nothing that is not elsewhere).
+    std::string
+        cache_folder;  // Chunk caches; emptied at start (they hold nothing that is not elsewhere).
     uint64_t cache_capacity_bytes = UINT64_MAX;
     uint64_t max_header_bytes = 256 * 1024 * 1024;
     uint64_t max_snapfile_bytes = 1024 * 1024 * 1024;
@@ -57,15 +58,17 @@ class TemplateCache {
   static absl::StatusOr<std::unique_ptr<TemplateCache>> Open(Options options);
   ~TemplateCache();
 
-  // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over layers
-  // that are opened when first read. A build paused here is loaded from its own files.
-  absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id, const BuildSources& sources,
+  // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over
+  // layers that are opened when first read. A build paused here is loaded from its own files.
+  absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
+                                                        const BuildSources& sources,
                                                         const ReadOptions& options);
   // A pin of what is loaded, or null. Never blocks on I/O.
   std::shared_ptr<Template> GetCachedTemplate(const BuildId& id);
 
   // Makes a build that was just paused here (BuildRegistry::Add) readable as a template at once.
-  absl::StatusOr<std::shared_ptr<Template>> AddSnapshot(const BuildId& id, const ReadOptions& options);
+  absl::StatusOr<std::shared_ptr<Template>> AddSnapshot(const BuildId& id,
+                                                        const ReadOptions& options);
 
   // Drops the cache's own references to a build; readers keep their pins.
   void Evict(const BuildId& id);
@@ -74,9 +77,9 @@ class TemplateCache {
 
   DiffStore& BuildStore();
 
-  // What a peer that asks for `id` is told, and the pinned file when it can be served: builds paused
-  // here, and layers of loaded templates that this node holds in part. `even_if_durable` serves what is
-  // durable too. `with_file` false: the head alone, nothing is opened.
+  // What a peer that asks for `id` is told, and the pinned file when it can be served: builds
+  // paused here, and layers of loaded templates that this node holds in part. `even_if_durable`
+  // serves what is durable too. `with_file` false: the head alone, nothing is opened.
   absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
 
   // The sources given for a loaded build and its layers, for GetBuild.

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "peerchunk/base/file.h"
+#include "peerchunk/template/build_registry.h"
+
+namespace peerchunk {
+
+// The largest blob of this kind that a pause accepts and a load reads: the same on both sides.
+uint64_t MaxBlobBytes(FileKind blob);
+
+// InvalidArgument: the set of files is not that of a full or of a filesystem-only snapshot, or a
+// path is not that of an absolute, readable, regular file within the limits.
+absl::Status CheckSnapshotPaths(const SnapshotFiles& files);
+
+// InvalidArgument unless `bytes` is a JSON object that names this build, if it names one, and
+// agrees on whether the snapshot has a memory part, if it says so.
+absl::Status CheckMetadata(std::string_view bytes, const BuildId& id, bool has_memory);
+
+// Checks that the files now in `folder` belong together: each header decodes, is this build's, and
+// maps no more of this build than its diff has. Returns the other builds that the headers map,
+// ascending. Errors name the files by the paths in `files`.
+absl::StatusOr<std::vector<BuildId>> CheckSnapshot(const BuildId& id, const SnapshotFiles& files,
+                                                   const File& folder,
+                                                   const std::map<FileKind, FileRecord>& records);
+
+}  // namespace peerchunk
