@@ -1,0 +1,108 @@
+#include "storage/gcs_core/store_object.h"
+
+#include <algorithm>
+#include <optional>
+
+#include <absl/strings/str_cat.h>
+
+#include "peerchunk/base/status.h"
+#include "storage/gcs_core/gcs_errors.h"
+#include "storage/gcs_core/object_requests.h"
+#include "storage/gcs_core/object_write.h"
+#include "storage/gcs_core/one_shot_write.h"
+#include "storage/gcs_core/parallel_write.h"
+#include "storage/gcs_core/session_journal.h"
+#include "storage/gcs_core/upload_lanes.h"
+
+namespace peerchunk {
+namespace {
+
+class SmallPlace {
+ public:
+  explicit SmallPlace(UploadLanes& lanes) : lanes_(lanes) {}
+  ~SmallPlace() { lanes_.LeaveSmall(); }
+  SmallPlace(const SmallPlace&) = delete;
+  SmallPlace& operator=(const SmallPlace&) = delete;
+
+ private:
+  UploadLanes& lanes_;
+};
+
+absl::StatusOr<ObjectStat> StoreSmall(GcsContext& context, const ObjectWrite& write,
+                                      const UploadSource& source,
+                                      std::optional<uint32_t> expected) {
+  PEERCHUNK_RETURN_IF_ERROR(context.lanes->EnterSmall(write.limits));
+  const SmallPlace place(*context.lanes);
+  std::string buffer;
+  PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t crc32c, HashSource(source, 0, source.size(), buffer));
+  if (expected && *expected != crc32c) {
+    return absl::DataLossError("the source does not have the CRC32C that was promised");
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(GcsObject object, WriteOneShot(context, write, source, crc32c));
+  absl::Status status = ConfirmObject(context, write.limits, object, source.size(), crc32c);
+  if (status.ok()) status = source.CheckUnchanged();
+  if (absl::IsDataLoss(status)) {
+    // Created by this write; create-only would keep the right bytes out.
+    const CallLimits limits{context.clock.Now() + context.tuning.clean_up, {}};
+    DeleteObject(context, limits, object.name, object.generation).IgnoreError();
+  }
+  PEERCHUNK_RETURN_IF_ERROR(status);
+  return ToStat(object);
+}
+
+absl::StatusOr<GcsObject> WriteLarge(GcsContext& context, const ObjectWrite& write,
+                                     const UploadSource& source, std::optional<uint32_t> expected,
+                                     SessionJournal::Claim& claim) {
+  // Whether the object may be written at all is cheaper to learn before its gigabytes are sent.
+  const auto crc32c = [&]() -> absl::StatusOr<uint32_t> {
+    if (expected) return *expected;
+    std::string buffer;
+    return HashSource(source, 0, source.size(), buffer);
+  };
+  PEERCHUNK_ASSIGN_OR_RETURN(std::optional<GcsObject> done,
+                             ResolveFailedPrecondition(context, write, source.size(), crc32c));
+  if (done) return *std::move(done);
+  return claim.record().sessions.size() == 1 ? WriteWhole(context, write, source, expected, claim)
+                                             : WriteParts(context, write, source, expected, claim);
+}
+
+absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
+                                      const UploadSource& source,
+                                      std::optional<uint32_t> expected) {
+  UploadRecord plan;
+  plan.object = write.object;
+  plan.size = source.size();
+  plan.fingerprint = expected ? absl::StrCat("crc32c:", *expected) : source.Fingerprint();
+  plan.part_bytes = PartBytesFor(context.tuning, plan.size);
+  plan.id = GcsContext::NewToken();
+  plan.sessions.resize(CeilDiv(plan.size, plan.part_bytes));
+  const std::unique_ptr<SessionJournal::Claim> claim = context.journal->Begin(std::move(plan));
+  const UploadRecord record = claim->record();
+  if (std::any_of(record.sessions.begin(), record.sessions.end(),
+                  [](const std::string& id) { return !id.empty(); })) {
+    write.outcome_unknown = true;
+  }
+  absl::StatusOr<GcsObject> object = WriteLarge(context, write, source, expected, *claim);
+  if (object.ok() || !WorthResuming(object.status())) {
+    if (record.sessions.size() > 1) {
+      DeleteParts(context, record.id,
+                  object.ok() ? context.tuning.answer : context.tuning.clean_up);
+    }
+    claim->Drop();
+  }
+  PEERCHUNK_RETURN_IF_ERROR(object.status());
+  return ToStat(*object);
+}
+
+}  // namespace
+
+absl::StatusOr<ObjectStat> StoreObject(GcsContext& context, const std::string& object,
+                                       const UploadSource& source, const WriteOptions& options) {
+  const ObjectWrite write = ObjectWrite::From(object, options);
+  PEERCHUNK_RETURN_IF_ERROR(write.limits.Check(context.clock));
+  return source.size() <= context.tuning.one_shot_bytes
+             ? StoreSmall(context, write, source, options.crc32c)
+             : StoreLarge(context, write, source, options.crc32c);
+}
+
+}  // namespace peerchunk
