@@ -9,6 +9,14 @@
 
 namespace peerchunk {
 
+namespace {
+
+absl::Status Closed(const BuildFileId& id) {
+  return absl::UnavailableError(absl::StrCat("open ", id.ObjectPath(), ": shutting down"));
+}
+
+}  // namespace
+
 // One attempt to open a file. Guarded by the store's mutex.
 struct DiffStore::Opening {
   std::optional<absl::StatusOr<std::shared_ptr<BuildFile>>> result;
@@ -20,7 +28,23 @@ DiffStore::DiffStore(Options options)
       tasks_(options_.executor == nullptr ? nullptr
                                           : std::make_unique<TaskGroup>(options_.executor)) {}
 
-DiffStore::~DiffStore() = default;
+DiffStore::~DiffStore() { Close(); }
+
+void DiffStore::Close() {
+  {
+    const MutexLock lock(mutex_);
+    closed_ = true;
+  }
+  if (tasks_ != nullptr) tasks_->Close();
+  absl::flat_hash_map<BuildFileId, Entry> dropped;  // Goes after the lock.
+  const MutexLock lock(mutex_);
+  dropped.swap(entries_);
+  for (auto& [id, entry] : dropped) {
+    if (entry.opening == nullptr) continue;
+    entry.opening->result = Closed(id);  // It never began.
+    entry.opening->done.NotifyAll();
+  }
+}
 
 std::shared_ptr<BuildFile> DiffStore::Lookup(const BuildFileId& id) {
   const MutexLock lock(mutex_);
@@ -30,28 +54,40 @@ std::shared_ptr<BuildFile> DiffStore::Lookup(const BuildFileId& id) {
   return found->second.file;
 }
 
+DiffStore::FileOrOpening DiffStore::FindOrStart(const BuildFileId& id, const Opener& open,
+                                                Priority priority) {
+  std::shared_ptr<Opening> opening;
+  {
+    const MutexLock lock(mutex_);
+    if (closed_) {
+      opening = std::make_shared<Opening>();
+      opening->result = Closed(id);
+      return {nullptr, opening};
+    }
+    Entry& entry = entries_[id];
+    entry.last_use = ++use_clock_;
+    if (entry.file != nullptr) return {entry.file, nullptr};
+    if (entry.opening != nullptr) return {nullptr, entry.opening};
+    opening = entry.opening = std::make_shared<Opening>();
+  }
+  if (tasks_ == nullptr) {
+    RunOpening(id, opening, open);
+  } else {
+    tasks_->Run(priority, [this, id, opening, open] { RunOpening(id, opening, open); });
+  }
+  return {nullptr, opening};
+}
+
 absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::GetOrOpen(const BuildFileId& id,
                                                                 const Opener& open,
                                                                 const ReadOptions& options) {
-  std::shared_ptr<Opening> opening;
-  bool first = false;
-  {
-    const MutexLock lock(mutex_);
-    Entry& entry = entries_[id];
-    entry.last_use = ++use_clock_;
-    if (entry.file != nullptr) return entry.file;
-    first = entry.opening == nullptr;
-    if (first) entry.opening = std::make_shared<Opening>();
-    opening = entry.opening;
-  }
-  if (first) {
-    if (tasks_ == nullptr) {
-      RunOpening(id, opening, open);
-    } else {
-      tasks_->Run(options.priority, [this, id, opening, open] { RunOpening(id, opening, open); });
-    }
-  }
-  return Await(id, *opening, options);
+  FileOrOpening found = FindOrStart(id, open, options.priority);
+  if (found.file != nullptr) return std::move(found.file);
+  return Await(id, *found.opening, options);
+}
+
+void DiffStore::StartOpen(const BuildFileId& id, const Opener& open, Priority priority) {
+  FindOrStart(id, open, priority);
 }
 
 void DiffStore::RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>& opening,
@@ -96,6 +132,7 @@ absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::Await(const BuildFileId& i
 void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy) {
   std::shared_ptr<BuildFile> replaced;  // Goes after the lock.
   const MutexLock lock(mutex_);
+  if (closed_) return;
   Entry& entry = entries_[id];
   replaced = std::exchange(entry.file, std::move(file));
   entry.opening = nullptr;

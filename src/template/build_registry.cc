@@ -484,8 +484,9 @@ absl::Status BuildRegistry::Remove(const BuildId& id) {
   // Renamed first: a crash leaves the build whole or gone.
   const std::string removing = absl::StrCat(AbslView(kRemovePrefix), id.ToString());
   absl::Status gone = impl_->folder.RemoveTree(removing);
-  if (gone.ok() && renameat(impl_->folder.fd(), id.ToString().c_str(), impl_->folder.fd(),
-                            removing.c_str()) != 0 &&
+  if (gone.ok() &&
+      renameat(impl_->folder.fd(), id.ToString().c_str(), impl_->folder.fd(),
+               removing.c_str()) != 0 &&
       errno != ENOENT) {  // Someone else may have removed it already.
     gone = ErrnoStatus(errno, "rename");
   }

@@ -35,7 +35,11 @@ class DiffStore {
   };
 
   explicit DiffStore(Options options);
-  ~DiffStore();  // Waits for openers that run.
+  ~DiffStore();  // Closes.
+
+  // Waits for openers that run; callers who wait for them, and later ones whose file is not here,
+  // get Unavailable. For owners whose readers may outlive what openers use.
+  void Close();
 
   // A pin, or null.
   std::shared_ptr<BuildFile> Lookup(const BuildFileId& id);
@@ -46,6 +50,9 @@ class DiffStore {
   // running.
   absl::StatusOr<std::shared_ptr<BuildFile>> GetOrOpen(const BuildFileId& id, const Opener& open,
                                                        const ReadOptions& options);
+
+  // Begins such an attempt, unless the file is here or one is under way, and does not wait for it.
+  void StartOpen(const BuildFileId& id, const Opener& open, Priority priority);
 
   // Puts a file in, in place of one that may be there. `only_copy`: not durable, so never evicted.
   void Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy);
@@ -74,6 +81,12 @@ class DiffStore {
     bool evictable() const { return file != nullptr && !only_copy && file.use_count() == 1; }
   };
 
+  // Either the file, or the attempt to wait for.
+  struct FileOrOpening {
+    std::shared_ptr<BuildFile> file;
+    std::shared_ptr<Opening> opening;
+  };
+  FileOrOpening FindOrStart(const BuildFileId& id, const Opener& open, Priority priority);
   void RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>& opening,
                   const Opener& open);
   absl::StatusOr<std::shared_ptr<BuildFile>> Await(const BuildFileId& id, Opening& opening,
@@ -82,6 +95,7 @@ class DiffStore {
 
   const Options options_;
   mutable Mutex mutex_;
+  bool closed_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   uint64_t use_clock_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<BuildFileId, Entry> entries_ PEERCHUNK_GUARDED_BY(mutex_);
   std::unique_ptr<TaskGroup> tasks_;  // Null without an executor. Last: its tasks use the above.

@@ -44,6 +44,9 @@ class LocalBuildFile final : public BuildFile {
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
   uint64_t AllocatedBytes() const override { return allocated_bytes_; }
 
+  // True once any byte was found not to match the record.
+  bool corrupt() const { return corrupt_reported_.load(std::memory_order_relaxed); }
+
  private:
   LocalBuildFile(BuildFileId id, File file, uint64_t allocated_bytes,
                  std::shared_ptr<const FileChecksums> checksums,

@@ -40,8 +40,11 @@ class Device {
 
  private:
   struct LayerSlot;
-  absl::StatusOr<std::shared_ptr<BuildFile>> Layer(const BuildId& build,
-                                                   const ReadOptions& options);
+  // The layer's file; valid as long as the device. `failed`: one that gave DataLoss; then another,
+  // or DataLoss where there is none.
+  absl::StatusOr<BuildFile*> Layer(LayerSlot& slot, const ReadOptions& options,
+                                   const BuildFile* failed);
+  absl::Status ReadLayer(const Segment& segment, absl::Span<char> out, const ReadOptions& options);
 
   const FileKind diff_;
   const std::shared_ptr<const Header> header_;

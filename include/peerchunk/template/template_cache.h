@@ -42,16 +42,22 @@ struct ServedFile {
 class TemplateCache {
  public:
   struct Options {
-    std::string
-        cache_folder;  // Chunk caches; emptied at start (they hold nothing that is not elsewhere).
-    uint64_t cache_capacity_bytes = UINT64_MAX;
-    uint64_t max_header_bytes = 256 * 1024 * 1024;
-    uint64_t max_snapfile_bytes = 1024 * 1024 * 1024;
-    uint64_t max_metadata_bytes = 64 * 1024 * 1024;
+    // For chunk caches, created when missing. Their files have no name once they are open: whatever
+    // ends the process, the disk space comes back.
+    std::string cache_folder;
+    uint64_t cache_capacity_bytes =
+        UINT64_MAX;              // Of disk, over chunk caches and builds paused here.
+    size_t max_templates = 256;  // Loaded ones; beyond it the longest unused is dropped.
+    uint64_t max_header_bytes = kMaxHeaderFileBytes;
+    uint64_t max_snapfile_bytes = kMaxSnapfileBytes;
+    uint64_t max_metadata_bytes = kMaxMetadataBytes;
+    // A load, and the opening of a layer, belong to no caller: their own limit.
+    absl::Duration load_timeout = absl::Seconds(60);
     ChunkCacheOptions chunks;
     ProviderFactory open_provider;
     BuildRegistry* registry = nullptr;  // Borrowed; outlives the cache.
-    Executor* executor = nullptr;       // Loads the parts of a template in parallel; borrowed.
+    // Loads the parts of a template in parallel and opens layers; borrowed, outlives the cache.
+    Executor* executor = nullptr;
     Clock* clock = &Clock::Real();
     Metrics* metrics = nullptr;
   };
@@ -59,7 +65,9 @@ class TemplateCache {
   ~TemplateCache();
 
   // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over
-  // layers that are opened when first read. A build paused here is loaded from its own files.
+  // layers that are opened when first read. A build paused here is loaded from its own files. The
+  // load belongs to no caller. Of a build that is loaded, other sources are kept for layers that
+  // are opened later.
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
@@ -79,7 +87,9 @@ class TemplateCache {
 
   // What a peer that asks for `id` is told, and the pinned file when it can be served: builds
   // paused here, and layers of loaded templates that this node holds in part. `even_if_durable`
-  // serves what is durable too. `with_file` false: the head alone, nothing is opened.
+  // serves what is durable too. `with_file` false: the head alone, without a file. A layer of a
+  // loaded template that was never read here is NOT_YET and begins to be opened. DataLoss: a build
+  // paused here whose file is gone or cut short.
   absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
 
   // The sources given for a loaded build and its layers, for GetBuild.
@@ -88,8 +98,8 @@ class TemplateCache {
 
  private:
   struct Impl;
-  explicit TemplateCache(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit TemplateCache(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;  // Templates that outlive the cache know it weakly.
 };
 
 }  // namespace peerchunk

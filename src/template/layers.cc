@@ -1,0 +1,139 @@
+#include "template/layers.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "peerchunk/base/range.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+namespace {
+
+// Peers that ask for a layer whose opening failed hear NOT_AVAILABLE this long.
+constexpr absl::Duration kFailurePause = absl::Seconds(5);
+
+void AddMissing(std::vector<std::string>& to, const std::vector<std::string>& from) {
+  for (const std::string& address : from) {
+    if (std::find(to.begin(), to.end(), address) == to.end()) to.push_back(address);
+  }
+}
+
+}  // namespace
+
+bool HeldByBase(const RecordedBuild& build) {
+  return build.status.state == BuildState::kDurable &&
+         build.metadata_version_in_base == build.metadata_version;
+}
+
+void LayerSources::Add(const BuildSources& more) {
+  const MutexLock lock(mutex_);
+  for (const auto& [build, addresses] : more.by_build) {
+    const auto [entry, added] = sources_.by_build.try_emplace(build, addresses);
+    if (!added) AddMissing(entry->second, addresses);
+  }
+  AddMissing(sources_.default_addresses, more.default_addresses);
+}
+
+std::vector<std::string> LayerSources::For(const BuildId& build) const {
+  const MutexLock lock(mutex_);
+  return sources_.For(build);
+}
+
+void LayerSources::SetMapped(FileKind diff, const Header& header) {
+  for (const Header::Layer& layer : header.Layers()) {
+    required_[{layer.build_id, diff}] = layer.required_size;
+  }
+}
+
+uint64_t LayerSources::RequiredBytes(const BuildFileId& layer) const {
+  const auto found = required_.find(layer);
+  return found == required_.end() ? 0 : found->second;
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> Layers::Open(const BuildFileId& layer,
+                                                        std::shared_ptr<LayerSources> sources,
+                                                        const ReadOptions& options) {
+  const std::shared_ptr<const RecordedBuild> build = options_->registry->Find(layer.build);
+  if (build != nullptr && build->has(layer.kind)) {
+    const bool in_base = build->files.at(layer.kind).in_base;
+    std::shared_ptr<BuildFile> held = store_->Lookup(layer);
+    const auto* recorded = dynamic_cast<const LocalBuildFile*>(held.get());
+    if (held != nullptr && (recorded == nullptr || !recorded->corrupt() || !in_base)) return held;
+    if (held == nullptr) {
+      absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(layer, *build);
+      if (file.ok() || !in_base) return file;
+    }
+    store_->Remove(layer);  // This node's copy is damaged; the base has a good one.
+  }
+  return store_->GetOrOpen(layer, Opener(layer, std::move(sources)), options);
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenRecorded(const BuildFileId& id,
+                                                                const RecordedBuild& build) {
+  if (std::shared_ptr<BuildFile> held = store_->Lookup(id)) return held;
+  PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<BuildFile> file, options_->registry->OpenFile(id));
+  store_->Insert(id, file, !HeldByBase(build));
+  return file;
+}
+
+bool Layers::StartOpen(const BuildFileId& layer, std::shared_ptr<LayerSources> sources) {
+  {
+    const MutexLock lock(mutex_);
+    const auto failed = failed_at_.find(layer);
+    if (failed != failed_at_.end()) {
+      if (options_->clock->Now() < failed->second + kFailurePause) return false;
+      failed_at_.erase(failed);
+    }
+  }
+  store_->StartOpen(layer, Opener(layer, std::move(sources)), Priority::kDemand);
+  return true;
+}
+
+DiffStore::Opener Layers::Opener(const BuildFileId& layer, std::shared_ptr<LayerSources> sources) {
+  return [this, layer, sources = std::move(sources)] {
+    absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenForeign(layer, *sources);
+    if (file.ok()) return file;
+    const MutexLock lock(mutex_);
+    failed_at_[layer] = options_->clock->Now();
+    return file;
+  };
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId& layer,
+                                                               const LayerSources& sources) {
+  const std::string path = layer.ObjectPath();
+  PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<StorageProvider> provider,
+                             options_->open_provider(layer.build, sources.For(layer.build)));
+  PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<Seekable> upstream, provider->OpenSeekable(path));
+  ReadOptions options;
+  options.deadline = options_->clock->Now() + options_->load_timeout;
+  options.cancellation = stop_;
+  absl::StatusOr<uint64_t> size = upstream->Size(options);
+  if (absl::IsDeadlineExceeded(size.status()) || absl::IsCancelled(size.status())) {
+    // Not the limits of those who wait for this.
+    size = absl::UnavailableError(size.status().message());
+  }
+  if (!size.ok()) return Annotate(size.status(), absl::StrCat("open ", path));
+  const uint64_t required = sources.RequiredBytes(layer);
+  if (RoundUp(*size, kPageBytes) < required) {
+    return absl::DataLossError(absl::StrCat("open ", path, ": its size is given as ", *size,
+                                            " bytes, but the header maps ", required));
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(File file, NewCacheFile(layer));
+  ChunkCacheOptions chunks = options_->chunks;
+  return ChunkCache::Open(layer, std::move(file), *size, std::move(provider), std::move(upstream),
+                          std::move(chunks));
+}
+
+absl::StatusOr<File> Layers::NewCacheFile(const BuildFileId& layer) {
+  const std::string name = absl::StrCat(AbslView(FileName(layer.kind)), "-", layer.build.ToString(),
+                                        "-", next_file_++, ".chunks");
+  folder_.Remove(name).IgnoreError();
+  PEERCHUNK_ASSIGN_OR_RETURN(File file, folder_.OpenAt(name, O_RDWR | O_CREAT | O_EXCL));
+  PEERCHUNK_RETURN_IF_ERROR(folder_.Remove(name));
+  return file;
+}
+
+}  // namespace peerchunk

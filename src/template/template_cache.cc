@@ -1,0 +1,481 @@
+#include "peerchunk/template/template_cache.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "base/logging.h"
+#include "build/task_group.h"
+#include "peerchunk/base/mutex.h"
+#include "peerchunk/base/status.h"
+#include "template/layers.h"
+#include "template/memory_build_file.h"
+#include "template/template_load.h"
+
+namespace peerchunk {
+namespace {
+
+// What a peer waits before it asks again for a layer that is being opened.
+constexpr absl::Duration kOpeningHint = absl::Milliseconds(20);
+
+absl::StatusOr<File> OpenCacheFolder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("make cache folder ", path));
+  PEERCHUNK_ASSIGN_OR_RETURN(File folder, File::Open(path, O_RDONLY | O_DIRECTORY));
+  // Of a process that ended between making a file and taking its name away.
+  PEERCHUNK_ASSIGN_OR_RETURN(const std::vector<std::string> entries, folder.List());
+  for (const std::string& entry : entries) {
+    if (entry.ends_with(".chunks")) folder.Remove(entry).IgnoreError();
+  }
+  return folder;
+}
+
+}  // namespace
+
+const std::vector<std::string>& BuildSources::For(const BuildId& build) const {
+  const auto found = by_build.find(build);
+  return found == by_build.end() ? default_addresses : found->second;
+}
+
+struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
+  // One load and those who wait for it. Guarded by `mutex`.
+  struct Loading {
+    std::shared_ptr<LayerSources> sources;
+    std::optional<absl::StatusOr<std::shared_ptr<Template>>> result;
+    CondVar done;
+  };
+  struct Loaded {
+    std::shared_ptr<Template> pinned;
+    std::shared_ptr<LayerSources> sources;
+    uint64_t last_use = 0;
+  };
+
+  Impl(Options all_options, File cache_folder)
+      : options(std::move(all_options)),
+        tasks(options.executor),
+        store(StoreOptions()),
+        layers(&options, std::move(cache_folder), &store, tasks.stop()) {}
+
+  DiffStore::Options StoreOptions();
+  // Sets what only a shared Impl can: the hook that keeps chunk caches within the budget.
+  void SetAdmission();
+  void InsertRecorded();
+  void Close();
+
+  absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
+                                                        const BuildSources& sources,
+                                                        const ReadOptions& options);
+  absl::StatusOr<std::shared_ptr<Template>> Await(const BuildId& id, Loading& loading,
+                                                  const ReadOptions& options);
+  void FinishLoad(const BuildId& id, const std::shared_ptr<Loading>& loading,
+                  absl::StatusOr<std::shared_ptr<Template>> result);
+  std::vector<std::shared_ptr<Template>> TakeExcess() PEERCHUNK_REQUIRES(mutex);
+  BuildSources WithInherited(const BuildId& id, BuildSources sources) const
+      PEERCHUNK_REQUIRES(mutex);
+  std::vector<std::string> SourcesOf(const BuildId& id) const PEERCHUNK_REQUIRES(mutex);
+  bool MakeRoom(uint64_t bytes);
+  void OnEvict(const BuildFileId& id);
+
+  absl::StatusOr<std::optional<ServedFile>> ResolveRecorded(const BuildFileId& id,
+                                                            bool even_if_durable, bool with_file);
+  absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id,
+                                                          const RecordedBuild& build);
+  ServedFile ResolveLoaded(const BuildFileId& id, bool with_file);
+
+  Options options;
+  mutable Mutex mutex;
+  bool closed PEERCHUNK_GUARDED_BY(mutex) = false;
+  uint64_t use_clock PEERCHUNK_GUARDED_BY(mutex) = 0;
+  std::map<BuildId, Loaded> loaded PEERCHUNK_GUARDED_BY(mutex);
+  std::map<BuildId, std::shared_ptr<Loading>> loading PEERCHUNK_GUARDED_BY(mutex);
+
+  TaskGroup tasks;
+  DiffStore store;
+  Layers layers;
+};
+
+DiffStore::Options TemplateCache::Impl::StoreOptions() {
+  DiffStore::Options store_options;
+  store_options.capacity_bytes = options.cache_capacity_bytes;
+  store_options.on_evict = [this](const BuildFileId& id) { OnEvict(id); };
+  store_options.executor = options.executor;
+  store_options.clock = options.clock;
+  return store_options;
+}
+
+void TemplateCache::Impl::SetAdmission() {
+  options.chunks.admit = [weak = weak_from_this()](uint64_t bytes) {
+    const std::shared_ptr<Impl> impl = weak.lock();
+    return impl == nullptr || impl->MakeRoom(bytes);
+  };
+}
+
+// What was paused here counts in the disk budget whether or not anyone reads it.
+void TemplateCache::Impl::InsertRecorded() {
+  for (const std::shared_ptr<const RecordedBuild>& build : options.registry->List()) {
+    for (const auto& [kind, record] : build->files) {
+      if (!IsSeekable(kind)) continue;
+      const absl::Status opened = layers.OpenRecorded({build->id, kind}, *build).status();
+      if (opened.ok()) continue;
+      Logger("template")
+          .error("event=open_failed build={} error=\"{}\"", build->id.ToString(),
+                 std::string_view(opened.message().data(), opened.message().size()));
+    }
+  }
+}
+
+void TemplateCache::Impl::Close() {
+  std::map<BuildId, Loaded> dropped;
+  {
+    const MutexLock lock(mutex);
+    closed = true;
+    dropped.swap(loaded);
+  }
+  tasks.Close();
+  // Chunk caches go here, not with the last reference to this, which may be one of their fetches'.
+  dropped.clear();
+  store.Close();
+  const MutexLock lock(mutex);
+  for (auto& [id, waited] : loading) {
+    waited->result = absl::UnavailableError("shutting down");  // It was dropped half-way.
+    waited->done.NotifyAll();
+  }
+}
+
+TemplateCache::TemplateCache(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TemplateCache::~TemplateCache() { impl_->Close(); }
+
+absl::StatusOr<std::unique_ptr<TemplateCache>> TemplateCache::Open(Options options) {
+  if (options.registry == nullptr || options.executor == nullptr || !options.open_provider) {
+    return absl::InvalidArgumentError(
+        "template cache: registry, executor and open_provider are required");
+  }
+  if (options.chunks.executor == nullptr) options.chunks.executor = options.executor;
+  if (options.chunks.metrics == nullptr) options.chunks.metrics = options.metrics;
+  PEERCHUNK_ASSIGN_OR_RETURN(File folder, OpenCacheFolder(options.cache_folder));
+  auto impl = std::make_shared<Impl>(std::move(options), std::move(folder));
+  impl->SetAdmission();
+  impl->InsertRecorded();
+  return std::unique_ptr<TemplateCache>(new TemplateCache(std::move(impl)));
+}
+
+absl::StatusOr<std::shared_ptr<Template>> TemplateCache::GetTemplate(const BuildId& id,
+                                                                     const BuildSources& sources,
+                                                                     const ReadOptions& options) {
+  return impl_->GetTemplate(id, sources, options);
+}
+
+absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
+    const BuildId& id, const BuildSources& sources, const ReadOptions& read_options) {
+  std::shared_ptr<Loading> waited;
+  {
+    const MutexLock lock(mutex);
+    if (closed) return absl::UnavailableError("shutting down");
+    if (const auto found = loaded.find(id); found != loaded.end()) {
+      found->second.last_use = ++use_clock;
+      found->second.sources->Add(sources);
+      return found->second.pinned;
+    }
+    std::shared_ptr<Loading>& entry = loading[id];
+    if (entry != nullptr) {
+      entry->sources->Add(sources);
+    } else {
+      entry = std::make_shared<Loading>();
+      entry->sources = std::make_shared<LayerSources>(WithInherited(id, sources));
+      TemplateLoad::Start(
+          &options, &tasks, id, entry->sources,
+          [weak = weak_from_this()](std::shared_ptr<LayerSources> layer_sources) {
+            return [weak, layer_sources = std::move(layer_sources)](
+                       const BuildFileId& layer,
+                       const ReadOptions& limits) -> absl::StatusOr<std::shared_ptr<BuildFile>> {
+              const std::shared_ptr<Impl> impl = weak.lock();
+              if (impl == nullptr) return absl::UnavailableError("shutting down");
+              return impl->layers.Open(layer, layer_sources, limits);
+            };
+          },
+          read_options.priority,
+          [this, id, begun = entry](absl::StatusOr<std::shared_ptr<Template>> result) {
+            FinishLoad(id, begun, std::move(result));
+          });
+    }
+    waited = entry;
+  }
+  return Await(id, *waited, read_options);
+}
+
+absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::Await(
+    const BuildId& id, Loading& waited, const ReadOptions& read_options) {
+  // Made and destroyed without the lock, which its callback takes.
+  const std::stop_callback wake(read_options.cancellation, [&] {
+    const MutexLock lock(mutex);
+    waited.done.NotifyAll();
+  });
+  const MutexLock lock(mutex);
+  while (!waited.result) {
+    if (read_options.cancellation.stop_requested()) {
+      return absl::CancelledError(absl::StrCat("load ", id.ToString()));
+    }
+    if (options.clock->Now() >= read_options.deadline) {
+      return absl::DeadlineExceededError(absl::StrCat("load ", id.ToString(), ": still loading"));
+    }
+    options.clock->WaitUntil(waited.done, mutex, read_options.deadline);
+  }
+  return *waited.result;
+}
+
+void TemplateCache::Impl::FinishLoad(const BuildId& id, const std::shared_ptr<Loading>& begun,
+                                     absl::StatusOr<std::shared_ptr<Template>> result) {
+  if (options.metrics != nullptr) {
+    options.metrics
+        ->counter("peerchunk_template_loads_total", {{"outcome", result.ok() ? "ok" : "error"}})
+        .Add();
+  }
+  std::vector<std::shared_ptr<Template>> dropped;  // Go after the lock.
+  const MutexLock lock(mutex);
+  loading.erase(id);
+  if (result.ok() && !closed) {
+    loaded[id] = {*result, begun->sources, ++use_clock};
+    dropped = TakeExcess();
+  }
+  begun->result = std::move(result);
+  begun->done.NotifyAll();
+}
+
+std::vector<std::shared_ptr<Template>> TemplateCache::Impl::TakeExcess() {
+  std::vector<std::shared_ptr<Template>> taken;
+  while (loaded.size() > options.max_templates) {
+    const auto oldest = std::min_element(
+        loaded.begin(), loaded.end(),
+        [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; });
+    taken.push_back(std::move(oldest->second.pinned));
+    loaded.erase(oldest);
+  }
+  return taken;
+}
+
+std::shared_ptr<Template> TemplateCache::GetCachedTemplate(const BuildId& id) {
+  const MutexLock lock(impl_->mutex);
+  const auto found = impl_->loaded.find(id);
+  if (found == impl_->loaded.end()) return nullptr;
+  found->second.last_use = ++impl_->use_clock;
+  return found->second.pinned;
+}
+
+absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const BuildId& id,
+                                                                     const ReadOptions& options) {
+  const std::shared_ptr<const RecordedBuild> build = impl_->options.registry->Find(id);
+  if (build == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("add snapshot ", id.ToString(), ": it was not paused on this node"));
+  }
+  for (const auto& [kind, record] : build->files) {
+    if (!IsSeekable(kind)) continue;
+    PEERCHUNK_RETURN_IF_ERROR(impl_->layers.OpenRecorded({id, kind}, *build));
+  }
+  impl_->MakeRoom(0);
+  return impl_->GetTemplate(id, {}, options);
+}
+
+void TemplateCache::Evict(const BuildId& id) {
+  std::shared_ptr<Template> dropped;  // Goes after the lock.
+  {
+    const MutexLock lock(impl_->mutex);
+    const auto found = impl_->loaded.find(id);
+    if (found != impl_->loaded.end()) {
+      dropped = std::move(found->second.pinned);
+      impl_->loaded.erase(found);
+    }
+  }
+  for (const FileKind kind : kAllFileKinds) {
+    if (IsSeekable(kind)) impl_->store.Remove({id, kind});
+  }
+}
+
+void TemplateCache::Release(const BuildId& id) {
+  const std::shared_ptr<const RecordedBuild> build = impl_->options.registry->Find(id);
+  if (build != nullptr && !HeldByBase(*build)) return;
+  impl_->store.Release(id);
+  impl_->MakeRoom(0);
+}
+
+DiffStore& TemplateCache::BuildStore() { return impl_->store; }
+
+// Runs on a fetch's or a caller's thread: what it drops goes on a task of its own, because the last
+// pin of a chunk cache must not be dropped by its own fetch.
+bool TemplateCache::Impl::MakeRoom(uint64_t bytes) {
+  if (store.MakeRoom(bytes)) return true;
+  auto idle = std::make_shared<std::vector<std::shared_ptr<Template>>>();
+  {
+    const MutexLock lock(mutex);
+    for (auto entry = loaded.begin(); entry != loaded.end();) {
+      if (entry->second.pinned.use_count() == 1) {
+        idle->push_back(std::move(entry->second.pinned));
+        entry = loaded.erase(entry);
+      } else {
+        ++entry;
+      }
+    }
+  }
+  if (idle->empty()) return false;
+  tasks.Run(Priority::kPrefetch, [this, idle] {
+    idle->clear();
+    store.Trim();
+  });
+  return false;
+}
+
+// A build paused here leaves the disk as a whole, and only when the base has all of it.
+void TemplateCache::Impl::OnEvict(const BuildFileId& id) {
+  const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id.build);
+  if (build == nullptr || !HeldByBase(*build)) return;
+  const absl::Status removed = options.registry->Remove(id.build);
+  if (!removed.ok() && !absl::IsNotFound(removed)) {
+    Logger("template")
+        .error("event=evict_failed build={} error=\"{}\"", id.build.ToString(),
+               std::string_view(removed.message().data(), removed.message().size()));
+    return;
+  }
+  for (const auto& [kind, record] : build->files) store.Remove({id.build, kind});
+}
+
+absl::StatusOr<ServedFile> TemplateCache::Resolve(const BuildFileId& id, bool even_if_durable,
+                                                  bool with_file) {
+  PEERCHUNK_ASSIGN_OR_RETURN(std::optional<ServedFile> served,
+                             impl_->ResolveRecorded(id, even_if_durable, with_file));
+  if (served) return *std::move(served);
+  return impl_->ResolveLoaded(id, with_file);
+}
+
+// Nothing when the build was not paused here.
+absl::StatusOr<std::optional<ServedFile>> TemplateCache::Impl::ResolveRecorded(
+    const BuildFileId& id, bool even_if_durable, bool with_file) {
+  while (true) {
+    const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id.build);
+    if (build == nullptr) return std::nullopt;
+    ServedFile served;
+    served.head.status = build->status;
+    const auto record = build->files.find(id.kind);
+    if (record == build->files.end()) {
+      served.head.availability = Availability::kAbsent;
+      return served;
+    }
+    served.head.total_size = record->second.checksums->size;
+    served.head.file_crc32c = record->second.checksums->crc32c;
+    served.head.in_base = record->second.in_base;
+    if (id.kind == FileKind::kMetadata) served.head.version = build->metadata_version;
+    const bool use_storage = build->status.state == BuildState::kDurable && record->second.in_base;
+    if (use_storage && !even_if_durable) {
+      served.head.availability = Availability::kUseStorage;
+      return served;
+    }
+    served.head.availability = Availability::kAvailable;
+    if (!with_file) return served;
+    absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(id, *build);
+    if (!file.ok()) {
+      // Removed since the look: look again.
+      if (absl::IsNotFound(file.status()) && options.registry->Find(id.build) != build) continue;
+      return file.status();
+    }
+    // metadata.json was replaced since the look: head and bytes must be of one version.
+    if ((*file)->size() != served.head.total_size || (*file)->crc32c() != served.head.file_crc32c) {
+      if (options.registry->Find(id.build) != build) continue;
+    }
+    served.file = *std::move(file);
+    return served;
+  }
+}
+
+absl::StatusOr<std::shared_ptr<BuildFile>> TemplateCache::Impl::OpenRecorded(
+    const BuildFileId& id, const RecordedBuild& build) {
+  if (IsSeekable(id.kind)) return layers.OpenRecorded(id, build);
+  return options.registry->OpenFile(id);
+}
+
+ServedFile TemplateCache::Impl::ResolveLoaded(const BuildFileId& id, bool with_file) {
+  ServedFile served;
+  served.head.status.incarnation = options.registry->incarnation();
+  std::shared_ptr<BuildFile> file;
+  if (IsSeekable(id.kind)) {
+    file = store.Lookup(id);
+    if (file == nullptr) {
+      std::shared_ptr<LayerSources> sources;
+      {
+        const MutexLock lock(mutex);
+        for (const auto& [build, entry] : loaded) {
+          if (entry.sources->Maps(id)) sources = entry.sources;
+        }
+      }
+      if (sources != nullptr && layers.StartOpen(id, std::move(sources))) {
+        served.head.availability = Availability::kNotYet;
+        served.head.retry_after = kOpeningHint;
+      }
+      return served;
+    }
+  } else {
+    std::shared_ptr<Template> pinned;
+    {
+      const MutexLock lock(mutex);
+      const auto found = loaded.find(id.build);
+      if (found != loaded.end()) pinned = found->second.pinned;
+    }
+    if (pinned == nullptr) return served;
+    std::shared_ptr<const std::string> bytes = pinned->BlobBytes(id.kind);
+    if (bytes == nullptr) {
+      served.head.availability = Availability::kAbsent;
+      return served;
+    }
+    file = std::make_shared<MemoryBuildFile>(id, std::move(bytes));
+  }
+  served.head.availability = Availability::kAvailable;
+  served.head.total_size = file->size();
+  served.head.file_crc32c = file->crc32c();
+  if (with_file) served.file = std::move(file);
+  return served;
+}
+
+std::vector<std::string> TemplateCache::Impl::SourcesOf(const BuildId& id) const {
+  const auto found = loaded.find(id);
+  if (found != loaded.end()) return found->second.sources->For(id);
+  for (const auto& [build, entry] : loaded) {
+    for (const FileKind kind : {FileKind::kMemfile, FileKind::kRootfs}) {
+      if (entry.sources->Maps({id, kind})) return entry.sources->For(id);
+    }
+  }
+  return {};
+}
+
+std::vector<std::string> TemplateCache::SourcesOf(const BuildId& id) const {
+  const MutexLock lock(impl_->mutex);
+  return impl_->SourcesOf(id);
+}
+
+// The layers of a build paused here lie where those of the template lay that it was started from.
+BuildSources TemplateCache::Impl::WithInherited(const BuildId& id, BuildSources sources) const {
+  const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id);
+  if (build == nullptr) return sources;
+  for (const BuildId& ancestor : build->ancestors) {
+    std::vector<std::string> inherited = SourcesOf(ancestor);
+    if (inherited.empty() || sources.by_build.contains(ancestor)) continue;
+    for (const std::string& address : sources.default_addresses) {
+      if (std::find(inherited.begin(), inherited.end(), address) == inherited.end()) {
+        inherited.push_back(address);
+      }
+    }
+    sources.by_build[ancestor] = std::move(inherited);
+  }
+  return sources;
+}
+
+std::vector<BuildId> TemplateCache::LoadedBuilds() const {
+  std::vector<BuildId> builds;
+  const MutexLock lock(impl_->mutex);
+  for (const auto& [id, entry] : impl_->loaded) builds.push_back(id);
+  return builds;
+}
+
+}  // namespace peerchunk
