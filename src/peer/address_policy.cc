@@ -86,9 +86,12 @@ constexpr Refusal kRefusals[] = {
 
 // IPv6 ranges in which an IPv4 address hides. The address dialled would not be the one checked.
 constexpr Refusal kEmbeddings[] = {
-    {"::ffff:0:0", 96, "IPv4-mapped"}, {"::ffff:0:0:0", 96, "IPv4-translated"},
-    {"64:ff9b::", 96, "NAT64"},        {"64:ff9b:1::", 48, "NAT64"},
-    {"2002::", 16, "6to4"},            {"2001::", 32, "Teredo"},
+    {"::ffff:0:0", 96, "IPv4-mapped"},
+    {"::ffff:0:0:0", 96, "IPv4-translated"},
+    {"64:ff9b::", 96, "NAT64"},
+    {"64:ff9b:1::", 48, "NAT64"},
+    {"2002::", 16, "6to4"},
+    {"2001::", 32, "Teredo"},
     {"::", 96, "IPv4-compatible"},
 };
 

@@ -79,6 +79,9 @@ class ChunkServiceClient {
   // Starts the call and returns at once; errors of the call come from Next.
   virtual std::unique_ptr<PeerStream> GetBuildFile(const PeerRequest& request,
                                                    const PeerCallOptions& options) = 0;
+  // False while a call would first have to wait for a connection. Never blocks; a hint, by which a
+  // dial that hangs is told from a peer that is slow to answer.
+  virtual bool IsConnected() const { return true; }
 };
 
 // Demand reads and bulk transfers travel on connections of their own.

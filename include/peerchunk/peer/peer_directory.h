@@ -27,12 +27,18 @@ struct PeerBudgets {
   uint64_t floor_bytes_per_second = 256 * 1024;
   absl::Duration hedge_floor = absl::Milliseconds(20);
   absl::Duration hedge_ceiling = absl::Milliseconds(500);
-  double hedge_share = 0.05;  // Of all reads.
-  double base_reserve = 0.3;  // Share of the deadline kept for the base.
+  double hedge_share = 0.05;  // Of all reads...
+  double hedge_burst = 10;    // ...after so many at once.
+  double base_reserve = 0.3;  // Share of the deadline kept for the other sources.
   absl::Duration quarantine = absl::Minutes(10);
   absl::Duration not_available_pause = absl::Seconds(5);
+  uint32_t breaker_failures = 3;                          // In a row; then the breaker opens.
   absl::Duration breaker_open = absl::Seconds(2);         // Doubling up to 60 s.
   absl::Duration retry_backoff = absl::Milliseconds(50);  // Doubling up to 2 s, while "not yet".
+  // A silent base is left after this long while a peer may still help.
+  absl::Duration base_stall = absl::Seconds(5);
+  // A read that makes no progress for this long ends, whatever its deadline.
+  absl::Duration give_up = absl::Minutes(2);
 };
 
 // Bytes of one file that this process got, by where they came from.

@@ -1,0 +1,87 @@
+#include "peer/base_source.h"
+
+#include "base/logging.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+namespace {
+
+BaseAdmission Refuse(absl::Status cause) {
+  const BaseOutcome outcome = OutcomeOf(cause);
+  return {.outcome = outcome, .cause = std::move(cause)};
+}
+
+absl::StatusOr<ObjectStat> StatInBase(const SourceSet& sources, FileKind kind,
+                                      const ReadOptions& options) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<Seekable> object, OpenInBase(sources, kind));
+  return object->Stat(options);
+}
+
+enum class Comparison : uint8_t { kEqual, kUnknown, kDiffers };
+
+Comparison Compare(const DeclaredFile& declared, const ObjectStat& stat) {
+  if (declared.size != stat.size) return Comparison::kDiffers;
+  if (!declared.crc32c || !stat.crc32c) return Comparison::kUnknown;
+  return *declared.crc32c == *stat.crc32c ? Comparison::kEqual : Comparison::kDiffers;
+}
+
+}  // namespace
+
+BaseOutcome OutcomeOf(const absl::Status& status) {
+  return absl::IsNotFound(status) ? BaseOutcome::kMissing : BaseOutcome::kFailed;
+}
+
+absl::StatusOr<std::unique_ptr<Seekable>> OpenInBase(const SourceSet& sources, FileKind kind) {
+  return sources.base->OpenSeekable(sources.FileId(kind).ObjectPath());
+}
+
+BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
+                        const ReadOptions& options) {
+  BuildKnowledge& knowledge = *sources.knowledge;
+  if (trust == BaseTrust::kNotComparable) {
+    return Refuse(absl::NotFoundError(
+        "not a source yet: a peer holds the build and its upload is not confirmed"));
+  }
+  if (trust == BaseTrust::kIfComplete && kind != FileKind::kMetadata &&
+      !knowledge.complete_in_base()) {
+    const auto marker = StatInBase(sources, FileKind::kMetadata, options);
+    if (absl::IsNotFound(marker.status())) {
+      return Refuse(
+          absl::NotFoundError("has no metadata.json: the build's upload is not complete"));
+    }
+    if (!marker.ok()) return Refuse(marker.status());
+    knowledge.MarkCompleteInBase();
+  }
+  const std::optional<DeclaredFile> declared = knowledge.Declared(kind);
+  // A confirmed metadata.json may be an older version than the one declared.
+  const bool compare = declared && !knowledge.BaseFoundEqual(kind) &&
+                       (kind != FileKind::kMetadata || trust == BaseTrust::kIfEqual);
+  BaseAdmission admission;
+  if (!want_stat && !compare) return admission;
+  auto stat = StatInBase(sources, kind, options);
+  if (!stat.ok()) return Refuse(stat.status());
+  admission.stat = *std::move(stat);
+  if (!compare) return admission;
+
+  switch (Compare(*declared, *admission.stat)) {
+    case Comparison::kEqual:
+      knowledge.MarkBaseEqual(kind);
+      return admission;
+    case Comparison::kUnknown:
+      if (trust != BaseTrust::kIfEqual) return admission;
+      return Refuse(absl::NotFoundError("not a source yet: its object has no checksum to compare"));
+    case Comparison::kDiffers:
+      break;
+  }
+  if (trust == BaseTrust::kIfEqual) {
+    return Refuse(
+        absl::NotFoundError("not a source yet: its object is not what the peer declared"));
+  }
+  const std::string author = knowledge.BaseContradicts(kind, sources.clock().Now());
+  sources.counters().quarantine_base_differs.Add();
+  Logger("peer").error("event=quarantine reason=base_differs build={} file={} peer={}",
+                       knowledge.build().ToString(), FileName(kind), author);
+  return admission;
+}
+
+}  // namespace peerchunk

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <stop_token>
+
+#include <absl/status/status.h>
+
+#include "peer/source_set.h"
+#include "peer/stream_check.h"
+#include "peerchunk/peer/chunk_service_client.h"
+
+namespace peerchunk {
+
+// One call to one peer on behalf of one read: the stream, the check of its messages, and the time
+// it may take (dial, first byte, stall by rate). Tells the peer's breaker and first-byte estimate
+// what it saw. Used by the read's thread; the destructor cancels the call.
+class PeerAttempt {
+ public:
+  struct Plan {
+    PeerRequest request;
+    bool wants_bytes = true;  // Otherwise the head is all that is asked for.
+    absl::Time deadline;      // Of the read.
+    absl::Time leave_at;      // From then on the rest of the deadline is kept for other sources.
+    bool range_known_valid = false;
+  };
+
+  // What came of waiting.
+  struct Step {
+    enum class Kind : uint8_t {
+      kWaiting,   // `wake_at` came first.
+      kHead,      // The head is there and says AVAILABLE; no bytes yet.
+      kExtent,    // Checked bytes, the next in order; valid until the next step.
+      kFinished,  // Every byte that was asked for has come.
+      kFailed,    // `event`: this attempt is over.
+    };
+    Kind kind = Kind::kWaiting;
+    PeerEvent event = PeerEvent::kUnreachable;
+    absl::Status cause;
+    absl::Duration hint;  // With kNotYet and kOverloaded; zero: none given.
+    uint64_t dropped_bytes = 0;
+    Extent extent;
+  };
+
+  // `stop` cancels the call.
+  PeerAttempt(const SourceSet& sources, const PeerLink& peer,
+              std::shared_ptr<ChunkServiceClient> client, const Plan& plan,
+              const std::stop_token& stop);
+  ~PeerAttempt();
+
+  // Waits for the next message until `wake_at`.
+  Step Advance(absl::Time wake_at);
+
+  const std::optional<FileHead>& head() const { return check_.head(); }
+  // No byte has come and been found good.
+  bool silent() const { return bytes_ == 0; }
+  absl::Time started() const { return started_; }
+  // The read goes on without the answer: another source was first, or the caller left.
+  void LeftSilent();
+
+ private:
+  Step Judge(const PeerMessage& message);
+  Step JudgeHead(const FileHead& head, const PeerMessage& message);
+  Step End();
+  Step Fail(PeerEvent event, absl::Status cause, absl::Duration hint = absl::ZeroDuration());
+  // The event for a budget that is used up at `now`.
+  std::optional<PeerEvent> Expired(absl::Time now);
+  absl::Time NextLimit(absl::Time now);
+  bool TooSlowForDeadline(absl::Time now) const;
+
+  const SourceSet& sources_;
+  const PeerLink& peer_;
+  const std::shared_ptr<ChunkServiceClient> client_;
+  const Plan plan_;
+  const bool probe_;
+  const absl::Time started_;
+  StreamCheck check_;
+  std::unique_ptr<PeerStream> stream_;
+  std::optional<absl::Time> connected_at_;
+  std::optional<absl::Time> first_message_at_;
+  bool verdict_told_ = false;
+  bool leave_judged_ = false;
+  uint64_t bytes_ = 0;
+  // The stall budget's window: time spent waiting for this peer, and what came meanwhile.
+  absl::Duration window_waited_;
+  uint64_t window_bytes_ = 0;
+};
+
+}  // namespace peerchunk

@@ -1,0 +1,164 @@
+#include <algorithm>
+#include <utility>
+
+#include "base/logging.h"
+#include "peer/source_reader.h"
+#include "peerchunk/base/range.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+namespace {
+
+// While a peer might still help, ranges are read from the base in windows, each with its own limit.
+constexpr uint64_t kWindowBytes = 16 * kMiB;
+// A base that is slower than this over a whole window is left; one that makes progress is not.
+constexpr uint64_t kBaseBytesPerSecond = 2 * kMiB;
+constexpr uint32_t kMostDoublings = 6;
+
+}  // namespace
+
+ReadOptions SourceReader::BaseOptions(uint64_t bytes) const {
+  ReadOptions options = options_;
+  options.version = base_version_ ? base_version_ : options_.version;
+  options.deadline = Limit();
+  if (!PeersLeft()) return options;
+  const absl::Duration budget =
+      sources_->budgets().base_stall +
+      absl::Seconds(static_cast<double>(std::min(bytes, kWindowBytes)) / kBaseBytesPerSecond);
+  // Longer each time, so that a base that is merely slow gets there in the end.
+  const auto factor = 1u << std::min(base_failures_, kMostDoublings);
+  options.deadline = std::min(options.deadline, Now() + budget * factor);
+  return options;
+}
+
+absl::Status SourceReader::StartBase() {
+  if (size_ && !end_ && !plan_.head_only) return absl::OkStatus();  // The range is judged first.
+  const bool want_stat = plan_.head_only || plan_.whole || (plan_.into == nullptr && !size_);
+  if (options_.sources == SourcePolicy::kBaseOnly && !want_stat) {
+    at_ = At::kBase;
+    return absl::OkStatus();
+  }
+  const BaseAdmission admission =
+      AdmitBase(*sources_, plan_.kind, Trust(), want_stat, BaseOptions(0));
+  if (admission.outcome != BaseOutcome::kUntried) return OnBaseEnd(admission.cause);
+  if (admission.stat) PEERCHUNK_RETURN_IF_ERROR(TakeStat(*admission.stat));
+  at_ = At::kBase;
+  return absl::OkStatus();
+}
+
+absl::Status SourceReader::TakeStat(const ObjectStat& stat) {
+  if (plan_.head_only) {
+    stat_ = stat;
+    return absl::OkStatus();
+  }
+  if (size_ && *size_ != stat.size && reached_ > plan_.offset) {
+    return absl::DataLossError(absl::StrCat("a peer declared ", *size_,
+                                            " bytes of a file of which ",
+                                            sources_->base->Describe(), " has ", stat.size));
+  }
+  if (size_ != stat.size) end_.reset();
+  size_ = stat.size;
+  // Bytes of two sources add up to what the base has.
+  if (stat.crc32c) file_crc32c_ = stat.crc32c;
+  if (plan_.whole) base_version_ = stat.version;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBase() {
+  if (base_object_ == nullptr) {
+    PEERCHUNK_ASSIGN_OR_RETURN(base_object_, OpenInBase(*sources_, plan_.kind));
+  }
+  if (plan_.into != nullptr) return ReadBaseInto();
+  if (base_reader_ == nullptr) {
+    if (absl::Status opened = OpenBaseWindow(); !opened.ok()) {
+      PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(opened));
+      return MaybePiece();
+    }
+  }
+  const auto extent = base_reader_->Next();
+  if (!extent.ok()) {
+    PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(extent.status()));
+    return MaybePiece();
+  }
+  if (extent->has_value()) return Accept(**extent, /*from_peer=*/false);
+  base_reader_.reset();
+  if (window_end_ && reached_ == *window_end_) return MaybePiece();
+  if (!window_end_) {
+    end_ = reached_;
+    return MaybePiece();
+  }
+  PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(
+      absl::DataLossError(absl::StrCat("the object ended at ", reached_, " before its size"))));
+  return MaybePiece();
+}
+
+absl::Status SourceReader::OpenBaseWindow() {
+  uint64_t length = RemainingLength();
+  if (length == UINT64_MAX) length -= reached_;
+  if (end_ && PeersLeft()) length = std::min(length, kWindowBytes);
+  window_begin_ = reached_;
+  window_end_.reset();
+  if (end_) window_end_ = reached_ + length;
+  PEERCHUNK_ASSIGN_OR_RETURN(base_reader_,
+                             base_object_->OpenRangeReader(reached_, length, BaseOptions(length)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() {
+  const uint64_t wanted = RemainingLength();
+  char* const to = plan_.into + (reached_ - plan_.offset);
+  window_begin_ = reached_;
+  const auto read = base_object_->ReadAt(reached_, absl::MakeSpan(to, wanted), BaseOptions(wanted));
+  if (!read.ok()) {
+    PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(read.status()));
+    return MaybePiece();
+  }
+  if (*read < wanted) {
+    if (end_) {
+      PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(absl::DataLossError(
+          absl::StrCat("the object ended at ", reached_ + *read, " before its size"))));
+      return MaybePiece();
+    }
+    end_ = reached_ + *read;
+  }
+  if (*read == 0) {
+    if (!end_) end_ = reached_;
+    return MaybePiece();
+  }
+  base_piece_ = {std::string_view(to, *read)};
+  return Accept({.offset = reached_, .length = *read, .pieces = base_piece_}, /*from_peer=*/false);
+}
+
+absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
+  base_reader_.reset();
+  at_ = At::kNowhere;
+  base_cause_ = cause;
+  const bool ran_out = absl::IsDeadlineExceeded(cause) || absl::IsCancelled(cause);
+  if (ran_out) PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
+  if (absl::IsDeadlineExceeded(cause) && reached_ > window_begin_) {
+    at_ = At::kBase;  // The window was too large for its limit; bytes did come.
+    return absl::OkStatus();
+  }
+  if (absl::IsOutOfRange(cause) && !size_) return cause;
+  base_ = OutcomeOf(cause);
+  ++base_failures_;
+  base_version_.reset();
+  const absl::Time now = Now();
+  if (base_ == BaseOutcome::kMissing) knowledge().NoteBaseMissing(plan_.kind, now);
+  RestartIfWhole();
+  if (!PeersLeft()) return absl::OkStatus();
+  const ReadCounters& counters = sources_->counters();
+  const bool missing = base_ == BaseOutcome::kMissing;
+  Counter& counter = missing                           ? counters.base_missing
+                     : absl::IsDeadlineExceeded(cause) ? counters.base_stalled
+                                                       : counters.base_failed;
+  counter.Add();
+  if (absl::IsDeadlineExceeded(cause)) counters.stalls.Add();
+  Logger("peer").info("event=leave_base reason={} build={} file={} offset={} cause=\"{}\"",
+                      missing ? "base_missing" : "base_failed", knowledge().build().ToString(),
+                      FileName(plan_.kind), reached_,
+                      std::string_view(cause.message().data(), cause.message().size()));
+  return absl::OkStatus();
+}
+
+}  // namespace peerchunk

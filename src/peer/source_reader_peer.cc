@@ -1,0 +1,261 @@
+#include <algorithm>
+#include <utility>
+
+#include "base/logging.h"
+#include "peer/peer_version.h"
+#include "peer/source_reader.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+namespace {
+
+PeerAnswer AnswerOf(PeerEvent event) {
+  switch (event) {
+    case PeerEvent::kNotAvailable:
+    case PeerEvent::kAbsent:
+      return PeerAnswer::kHasNot;
+    case PeerEvent::kNotYet:
+      return PeerAnswer::kNotYet;
+    case PeerEvent::kUseStorage:
+    case PeerEvent::kStoppedShort:
+    case PeerEvent::kLostToBase:
+      return PeerAnswer::kHas;
+    default:
+      return PeerAnswer::kUnreachable;
+  }
+}
+
+spdlog::logger& Log() {
+  static spdlog::logger& logger = Logger("peer");
+  return logger;
+}
+
+}  // namespace
+
+absl::Status SourceReader::StartPeer(size_t peer) {
+  if (!size_ && reached_ > 0 && !plan_.head_only) PEERCHUNK_RETURN_IF_ERROR(LearnSize());
+  if (size_ && !end_ && !plan_.head_only) return absl::OkStatus();  // The range is judged first.
+  round_[peer].tried = true;
+  peer_ = peer;
+  head_taken_ = false;
+  hedge_.reset();
+  PeerLink& link = *sources_->peers[peer];
+  auto client = link.Client(*sources_->directory->options.connector, plan_.lane);
+  if (!client.ok()) {
+    return OnPeerEnd(peer, ClassifyStatus(client.status(), true), client.status(),
+                     absl::ZeroDuration());
+  }
+  if (!std::exchange(counted_as_read_, true)) sources_->directory->tokens.OnRead();
+
+  PeerAttempt::Plan plan;
+  plan.request.file = sources_->FileId(plan_.kind);
+  plan.request.even_if_durable = EvenIfDurable();
+  plan.request.relays_left = std::min<uint32_t>(options_.relays_left, 1);
+  if (plan_.head_only) {
+    plan.request.length = 0;
+  } else {
+    plan.request.offset = reached_;
+    const uint64_t rest = RemainingLength();
+    if (rest != UINT64_MAX) plan.request.length = rest;
+  }
+  plan.wants_bytes = !plan_.head_only;
+  plan.range_known_valid = plan_.head_only || reached_ == 0 || size_.has_value();
+  const absl::Time now = Now();
+  plan.deadline = Limit();
+  plan.leave_at = absl::InfiniteFuture();
+  // `tried` is set: what is left of the round are the others.
+  if (HasAlternative(View()) && plan.deadline != absl::InfiniteFuture()) {
+    plan.leave_at = now + (plan.deadline - now) * (1 - sources_->budgets().base_reserve);
+  }
+  peer_stop_ = std::stop_source();
+  if (options_.cancellation.stop_possible()) {
+    on_cancel_.emplace(options_.cancellation, std::function<void()>([stop = peer_stop_]() mutable {
+                         stop.request_stop();
+                       }));
+  }
+  attempt_ = std::make_unique<PeerAttempt>(*sources_, link, *std::move(client), plan,
+                                           peer_stop_.get_token());
+  hedge_at_ = MayHedge() ? now + link.state().first_byte.HedgeDelay() : absl::InfiniteFuture();
+  at_ = At::kPeer;
+  return absl::OkStatus();
+}
+
+absl::Status SourceReader::LearnSize() {
+  // A peer refuses a range past the end without saying where the end is. The nested read asks all
+  // sources, as this one would.
+  SourceReader head(sources_, {.kind = plan_.kind, .head_only = true, .lane = plan_.lane},
+                    options_);
+  PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, head.Stat());
+  size_ = stat.size;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
+  const PeerAttempt::Step step = attempt_->Advance(std::min(hedge_at_, Limit()));
+  switch (step.kind) {
+    case PeerAttempt::Step::Kind::kWaiting:
+      if (Now() >= hedge_at_) StartHedge();
+      return MaybePiece();
+    case PeerAttempt::Step::Kind::kHead:
+      PEERCHUNK_RETURN_IF_ERROR(OnHead());
+      return MaybePiece();
+    case PeerAttempt::Step::Kind::kExtent:
+      return TakeFromPeer(step.extent);
+    case PeerAttempt::Step::Kind::kFinished:
+      PEERCHUNK_RETURN_IF_ERROR(OnHead());
+      if (at_ != At::kPeer || plan_.head_only || (end_ && reached_ == *end_)) return MaybePiece();
+      if (!end_) return MaybePiece();
+      PEERCHUNK_RETURN_IF_ERROR(OnPeerEnd(peer_, PeerEvent::kCutShort,
+                                          absl::DataLossError("the peer sent less than asked for"),
+                                          absl::ZeroDuration()));
+      return MaybePiece();
+    case PeerAttempt::Step::Kind::kFailed:
+      break;
+  }
+  if (step.dropped_bytes > 0) {
+    sources_->counters().wasted_bad_bytes.Add(step.dropped_bytes);
+    knowledge().bytes(plan_.kind).wasted.fetch_add(step.dropped_bytes, std::memory_order_relaxed);
+  }
+  // What the caller or the hedge cancelled is no fault of the peer. A verdict on bytes stands.
+  const bool broken_off = step.event == PeerEvent::kUnreachable;
+  if (broken_off) PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
+  const bool lost = broken_off && hedge_ != nullptr && hedge_->won();
+  PEERCHUNK_RETURN_IF_ERROR(
+      OnPeerEnd(peer_, lost ? PeerEvent::kLostToBase : step.event, step.cause, step.hint));
+  return MaybePiece();
+}
+
+absl::Status SourceReader::OnHead() {
+  if (std::exchange(head_taken_, true)) return absl::OkStatus();
+  const FileHead& head = *attempt_->head();
+  if (size_ && *size_ != head.total_size) {
+    return OnPeerEnd(peer_, PeerEvent::kContradiction,
+                     absl::DataLossError(absl::StrCat("the peer declares ", head.total_size,
+                                                      " bytes of a file of ", *size_)),
+                     absl::ZeroDuration());
+  }
+  size_ = head.total_size;
+  if (head.file_crc32c) file_crc32c_ = head.file_crc32c;
+  if (!plan_.head_only) return absl::OkStatus();
+  if (hedge_ != nullptr && !hedge_->YieldToPeer()) {
+    return OnPeerEnd(peer_, PeerEvent::kLostToBase, absl::CancelledError("the base was first"),
+                     absl::ZeroDuration());
+  }
+  stat_ = ObjectStat{.size = head.total_size,
+                     .crc32c = head.file_crc32c,
+                     .version = PeerVersion(head.version, head.total_size, head.file_crc32c),
+                     .metadata = {}};
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::TakeFromPeer(
+    const Extent& extent) {
+  PEERCHUNK_RETURN_IF_ERROR(OnHead());
+  if (at_ != At::kPeer) return MaybePiece();  // The head was a contradiction.
+  if (hedge_ != nullptr && !hedge_->YieldToPeer()) {
+    const uint64_t dropped = extent.zero ? 0 : extent.length;
+    sources_->counters().wasted_lost_to_base.Add(dropped);
+    knowledge().bytes(plan_.kind).wasted.fetch_add(dropped, std::memory_order_relaxed);
+    PEERCHUNK_RETURN_IF_ERROR(OnPeerEnd(peer_, PeerEvent::kLostToBase,
+                                        absl::CancelledError("the base was first"),
+                                        absl::ZeroDuration()));
+    return MaybePiece();
+  }
+  hedge_.reset();
+  hedge_at_ = absl::InfiniteFuture();
+  return Accept(extent, /*from_peer=*/true);
+}
+
+absl::Status SourceReader::OnPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
+                                     absl::Duration hint) {
+  const PeerReaction reaction = ReactTo(event);
+  const ReadCounters& counters = sources_->counters();
+  const auto index = static_cast<size_t>(event);
+  const absl::Time now = Now();
+  if (reaction.wait_for_hint && hint == absl::ZeroDuration()) hint = backoff_;
+
+  knowledge().Apply(sources_->peers[peer]->standing(), reaction, hint, now);
+  counters.fallbacks[index]->Add();
+  if (reaction.quarantine) counters.quarantines[index]->Add();
+  if (event == PeerEvent::kStalled) counters.stalls.Add();
+  LogSwitch(peer, event, cause);
+
+  PeerRound& round = round_[peer];
+  round.answer = AnswerOf(event);
+  round.cause = cause;
+  if (reaction.wait_for_hint) round.not_before = now + std::min(hint, absl::Seconds(5));
+  if (event == PeerEvent::kUseStorage) {
+    storage_said_ = true;
+    round.tried = false;  // It may be asked again, for the bytes all the same.
+  }
+  on_cancel_.reset();
+  if (event == PeerEvent::kLostToBase && attempt_ != nullptr) attempt_->LeftSilent();
+  attempt_.reset();
+  hedge_at_ = absl::InfiniteFuture();
+  at_ = At::kNowhere;
+  if (reaction.not_found) return absl::NotFoundError("the build has no such file");
+  RestartIfWhole();
+  if (hedge_ != nullptr && !hedge_->StealIfQueued()) at_ = At::kHedge;
+  return absl::OkStatus();
+}
+
+void SourceReader::LogSwitch(size_t peer, PeerEvent event, const absl::Status& cause) {
+  PeerStanding* const standing = sources_->peers[peer]->standing();
+  const auto unlogged = knowledge().MayLog(standing, event, Now());
+  if (!unlogged) return;
+  const PeerReaction reaction = ReactTo(event);
+  Log().log(
+      reaction.error_log ? spdlog::level::err : spdlog::level::info,
+      "event=leave_peer reason={} build={} file={} peer={} offset={} unlogged={} cause=\"{}\"",
+      reaction.reason, knowledge().build().ToString(), FileName(plan_.kind),
+      sources_->peers[peer]->address().ToString(), reached_, *unlogged,
+      std::string_view(cause.message().data(), cause.message().size()));
+}
+
+bool SourceReader::MayHedge() const {
+  if (sources_->directory->options.executor == nullptr) return false;
+  if (options_.sources != SourcePolicy::kPeerAndBase || base_ != BaseOutcome::kUntried)
+    return false;
+  return Trust() != BaseTrust::kNotComparable && knowledge().HedgeWorthwhile(plan_.kind, Now());
+}
+
+void SourceReader::StartHedge() {
+  hedge_at_ = absl::InfiniteFuture();
+  if (!attempt_->silent()) return;
+  const BaseTrust trust = Trust();  // The head may have come meanwhile, and with it other evidence.
+  if (trust == BaseTrust::kNotComparable) return;
+  if (!sources_->directory->tokens.Take()) {
+    sources_->counters().hedges_refused.Add();
+    return;
+  }
+  Hedge::Plan plan{.kind = plan_.kind, .trust = trust, .offset = reached_};
+  if (!plan_.head_only) plan.most_bytes = std::min(RemainingLength(), Hedge::kWindowBytes);
+  plan.want_stat = plan_.head_only || plan_.whole || !size_;
+  plan.options = BaseOptions(Hedge::kWindowBytes);
+  hedge_ = Hedge::Start(sources_, std::move(plan),
+                        [stop = peer_stop_]() mutable { stop.request_stop(); });
+}
+
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadHedge() {
+  const Hedge::Result* const result = hedge_->Wait(Limit(), options_.cancellation);
+  if (result == nullptr) {
+    PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
+    at_ = At::kNowhere;
+    return MaybePiece();
+  }
+  at_ = At::kNowhere;
+  base_ = result->admission.outcome;
+  base_cause_ = result->admission.cause;
+  if (base_ != BaseOutcome::kUntried) {
+    if (base_ == BaseOutcome::kMissing) knowledge().NoteBaseMissing(plan_.kind, Now());
+    return MaybePiece();
+  }
+  if (result->admission.stat) PEERCHUNK_RETURN_IF_ERROR(TakeStat(*result->admission.stat));
+  at_ = At::kBase;
+  if (result->bytes.empty()) return MaybePiece();
+  hedge_piece_ = {result->bytes};
+  return Accept({.offset = reached_, .length = result->bytes.size(), .pieces = hedge_piece_},
+                /*from_peer=*/false);
+}
+
+}  // namespace peerchunk
