@@ -1,0 +1,80 @@
+#include "upload/build_upload.h"
+
+#include <memory>
+
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+
+using Kind = AttemptResult::Kind;
+
+AttemptResult BuildUpload::Attempt(const BuildId& id) {
+  const std::shared_ptr<const RecordedBuild> before = registry_->Find(id);
+  if (before == nullptr || before->status.state == BuildState::kFailed) return {};
+  absl::StatusOr<AttemptResult> result = Proceed(*before);
+  if (result.ok()) return *std::move(result);
+  // What went wrong may be that the build was removed, or found corrupt, meanwhile.
+  const std::shared_ptr<const RecordedBuild> after = registry_->Find(id);
+  if (after == nullptr || after->status.state == BuildState::kFailed) return {};
+  return {absl::IsAlreadyExists(result.status()) ? Kind::kGiveUp : Kind::kRetry, result.status()};
+}
+
+absl::StatusOr<AttemptResult> BuildUpload::Proceed(const RecordedBuild& build) {
+  if (build.status.state == BuildState::kDurable) {
+    if (build.metadata_version_in_base < build.metadata_version) {
+      PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, FileKind::kMetadata));
+    }
+    return AttemptResult{};
+  }
+  PEERCHUNK_RETURN_IF_ERROR(registry_->MarkUploading(build.id));
+  for (const FileKind kind : {FileKind::kMemfile, FileKind::kRootfs, FileKind::kSnapfile}) {
+    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind));
+  }
+  if (const absl::Status missing = CheckAncestors(build); !missing.ok()) {
+    return AttemptResult{Kind::kWaiting, missing};
+  }
+  for (const FileKind kind : {FileKind::kMemfileHeader, FileKind::kRootfsHeader}) {
+    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind));
+  }
+  // Its presence says that all the rest is there. It may have been replaced since.
+  const std::shared_ptr<const RecordedBuild> now = registry_->Find(build.id);
+  if (now == nullptr) return AttemptResult{};
+  PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(*now, FileKind::kMetadata));
+  PEERCHUNK_RETURN_IF_ERROR(registry_->MarkDurable(build.id));
+  return AttemptResult{Kind::kDurable, absl::OkStatus()};
+}
+
+absl::Status BuildUpload::UploadAndConfirm(const RecordedBuild& build, FileKind kind) {
+  const auto file = build.files.find(kind);
+  if (file == build.files.end() || file->second.in_base) return absl::OkStatus();
+  PEERCHUNK_RETURN_IF_ERROR(objects_.Upload(build, kind));
+  return registry_->ConfirmInBase({build.id, kind}, build.metadata_version);
+}
+
+absl::Status BuildUpload::CheckAncestors(const RecordedBuild& build) {
+  for (const BuildId& ancestor : build.ancestors) {
+    const auto waiting = [&](std::string_view why) {
+      return absl::UnavailableError(
+          absl::StrCat("waits for its ancestor ", ancestor.ToString(), ": ", AbslView(why)));
+    };
+    if (const auto recorded = registry_->Find(ancestor); recorded != nullptr) {
+      if (recorded->status.state != BuildState::kDurable) {
+        return waiting(
+            absl::StrCat("it is ", AbslView(BuildStateName(recorded->status.state)), " here"));
+      }
+      continue;
+    }
+    {
+      const MutexLock lock(mutex_);
+      if (known_durable_.contains(ancestor)) continue;
+    }
+    const absl::StatusOr<bool> durable = ancestor_is_durable_(ancestor);
+    if (!durable.ok()) return waiting(std::string(durable.status().message()));
+    if (!*durable) return waiting("it is not durable yet");
+    const MutexLock lock(mutex_);
+    known_durable_.insert(ancestor);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace peerchunk

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <functional>
+#include <stop_token>
+
+#include <absl/status/status.h>
+
+#include "peerchunk/base/file_kind.h"
+#include "peerchunk/storage/storage.h"
+#include "peerchunk/template/build_registry.h"
+
+namespace peerchunk {
+
+// Under which the version of metadata.json is kept with the object, as a decimal number.
+inline constexpr char kVersionKey[] = "peerchunk-version";
+
+// Brings single files of recorded builds to the base and has them confirmed by size and CRC32C. An
+// object that is there already with the same bytes is not sent again; one with other bytes is never
+// overwritten, except metadata.json by a newer version of itself. Stateless but for what it
+// borrows; any thread.
+class ObjectUpload {
+ public:
+  // Borrowed. `on_sent` is told of each object that was sent, with its size.
+  ObjectUpload(BuildRegistry* registry, StorageProvider* base, std::stop_token stop,
+               std::function<void(FileKind, uint64_t)> on_sent)
+      : registry_(registry), base_(base), stop_(std::move(stop)), on_sent_(std::move(on_sent)) {}
+
+  // OK: the base confirmed the file as `build` records it. AlreadyExists: other bytes are at its
+  // path, which no retry will change. DataLoss: this node's copy does not match its record. Other
+  // errors are worth another attempt.
+  absl::Status Upload(const RecordedBuild& build, FileKind kind);
+
+ private:
+  struct Object;
+  absl::Status Write(Object& object);
+  absl::StatusOr<ObjectStat> Send(Object& object, const WriteOptions& options);
+  absl::StatusOr<bool> Matches(Object& object, const ObjectStat& stat);
+  absl::Status Confirm(Object& object, const absl::StatusOr<ObjectStat>& written);
+  absl::Status CheckCopy(const Object& object);
+  ReadOptions Reading() const;
+
+  BuildRegistry* const registry_;
+  StorageProvider* const base_;
+  const std::stop_token stop_;
+  const std::function<void(FileKind, uint64_t)> on_sent_;
+};
+
+}  // namespace peerchunk
