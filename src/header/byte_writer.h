@@ -13,7 +13,9 @@ inline void AppendU8(std::string& out, uint8_t value) { out.push_back(static_cas
 
 template <typename T>
 void AppendInteger(std::string& out, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) out.push_back(static_cast<char>(value >> (8 * i)));
+  char bytes[sizeof(T)];
+  for (size_t i = 0; i < sizeof(T); ++i) bytes[i] = static_cast<char>(value >> (8 * i));
+  out.append(bytes, sizeof(T));
 }
 inline void AppendU32(std::string& out, uint32_t value) { AppendInteger(out, value); }
 inline void AppendU64(std::string& out, uint64_t value) { AppendInteger(out, value); }

@@ -1,5 +1,6 @@
 // V4 and V5: what is written, what is refused, and that both have the same limits.
 #include <functional>
+#include <ostream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +15,6 @@
 namespace peerchunk {
 namespace {
 
-using header_testing::ExampleA;
 using header_testing::ExampleB;
 using header_testing::FromHex;
 using header_testing::kA;
@@ -221,9 +221,11 @@ TEST(CompressedHeaderTest, WrongBuildIsDataLoss) {
 struct BadInner {
   const char* name;
   uint64_t version;
-  std::function<std::string(std::string)> apply;
+  std::function<std::string(const std::string&)> apply;
   const char* message;
 };
+
+void PrintTo(const BadInner& bad, std::ostream* out) { *out << bad.name; }
 
 // Records of A (with four frames) at 4 and of B (without) after it; then the mapping.
 Header Good(uint64_t version) {
@@ -238,11 +240,11 @@ Header Good(uint64_t version) {
 }
 constexpr size_t kRecordA = 4;
 constexpr size_t kFramesOfA = kRecordA + 64;
-constexpr size_t kRecordB = kFramesOfA + 3 * 24;
+constexpr size_t kRecordB = kFramesOfA + size_t{3} * 24;
 constexpr size_t kMapping = kRecordB + 64;
 // V5: two builds, then two entries: [0, 3 blocks) A, [3, 4) B.
 constexpr size_t kTable = kMapping + 4;
-constexpr size_t kEntries = kTable + 2 * 16;
+constexpr size_t kEntries = kTable + size_t{2} * 16;
 constexpr size_t kColumns = kEntries + 4;
 
 class BadInnerTest : public ::testing::TestWithParam<BadInner> {};
@@ -257,10 +259,10 @@ TEST_P(BadInnerTest, IsDataLoss) {
 }
 
 template <typename T>
-std::function<std::string(std::string)> Set(size_t at, T value) {
-  return [=](std::string s) { return Patched<T>(std::move(s), at, value); };
+std::function<std::string(const std::string&)> Set(size_t at, T value) {
+  return [=](const std::string& s) { return Patched<T>(s, at, value); };
 }
-std::function<std::string(std::string)> SwapRecords() {
+std::function<std::string(const std::string&)> SwapRecords() {
   return [](const std::string& s) {
     return s.substr(0, kRecordA) + s.substr(kRecordB, 64) +
            s.substr(kRecordA, kRecordB - kRecordA) + s.substr(kMapping);
@@ -268,15 +270,20 @@ std::function<std::string(std::string)> SwapRecords() {
 }
 
 const BadInner kBadInners[] = {
-    {"Empty", 4, [](std::string) { return std::string(); }, "inside its builds"},
-    {"TrailingByte", 4, [](std::string s) { return s + '\0'; }, "1 bytes after the mapping"},
-    {"TrailingByteV5", 5, [](std::string s) { return s + '\0'; }, "1 bytes after the mapping"},
+    {"Empty", 4, [](const std::string&) { return std::string(); }, "inside its builds"},
+    {"TrailingByte", 4, [](const std::string& s) { return s + '\0'; }, "1 bytes after the mapping"},
+    {"TrailingByteV5", 5, [](const std::string& s) { return s + '\0'; },
+     "1 bytes after the mapping"},
     {"MoreBuildsThanBytes", 4, Set<uint32_t>(0, 0xFFFFFFFF), "4294967295 builds"},
     {"FewerBuildsThanThere", 4, Set<uint32_t>(0, 1), ""},
-    {"BuildTorn", 4, [](std::string s) { return s.substr(0, kRecordB + 63).replace(0, 1, 1, 2); },
+    {"BuildTorn", 4,
+     [](const std::string& s) { return s.substr(0, kRecordB + 63).replace(0, 1, 1, 2); },
      "inside its builds"},
     {"BuildsOutOfOrder", 4, SwapRecords(), "out of order"},
-    {"BuildTwice", 4, [](std::string s) { return s.replace(kRecordB, 16, s.substr(kRecordA, 16)); },
+    {"BuildTwice", 4,
+     [](const std::string& s) {
+       return std::string(s).replace(kRecordB, 16, s.substr(kRecordA, 16));
+     },
      "out of order"},
     {"NegativeFileSize", 4, Set<uint64_t>(kRecordA + 16, ~uint64_t{0}), "negative size"},
     {"EntryPastItsDiffFile", 4, Set<uint64_t>(kRecordB + 16, 0xFFF), "whose file has 4095 bytes"},
@@ -297,18 +304,22 @@ const BadInner kBadInners[] = {
     {"FramesOverlapCompressed", 4, Set<uint64_t>(kFramesOfA + 24 + 8, 99), "overlaps"},
     {"MoreMappingsThanBytes", 4, Set<uint32_t>(kMapping, 3), "3 mappings"},
     {"FewerMappingsThanThere", 4, Set<uint32_t>(kMapping, 1), "40 bytes after"},
-    {"NoMappings", 4, [](std::string s) { return s.substr(0, kMapping) + std::string(4, '\0'); },
+    {"NoMappings", 4,
+     [](const std::string& s) { return s.substr(0, kMapping) + std::string(4, '\0'); },
      "mappings end at 0"},
-    {"MappingCountTorn", 4, [](std::string s) { return s.substr(0, kMapping + 3); }, "mapping"},
+    {"MappingCountTorn", 4, [](const std::string& s) { return s.substr(0, kMapping + 3); },
+     "mapping"},
     {"GapV4", 4, Set<uint64_t>(kMapping + 4 + 40, 0x3800), "gap"},
     {"OverflowV4", 4, Set<uint64_t>(kMapping + 4 + 40 + 8, ~uint64_t{0}), "overflows"},
-    {"TableCountTorn", 5, [](std::string s) { return s.substr(0, kMapping + 3); },
+    {"TableCountTorn", 5, [](const std::string& s) { return s.substr(0, kMapping + 3); },
      "table of builds"},
     {"TableLargerThanBytes", 5, Set<uint32_t>(kMapping, 100), "100 builds"},
     {"TableLargerThanTheLimit", 5, Set<uint32_t>(kMapping, 65'536), "65536 builds"},
     {"TableNamesTheNilBuild", 5,
-     [](std::string s) { return s.replace(kTable, 16, std::string(16, '\0')); }, "nil build"},
-    {"EntryCountTorn", 5, [](std::string s) { return s.substr(0, kEntries + 3); }, "mapping"},
+     [](const std::string& s) { return std::string(s).replace(kTable, 16, std::string(16, '\0')); },
+     "nil build"},
+    {"EntryCountTorn", 5, [](const std::string& s) { return s.substr(0, kEntries + 3); },
+     "mapping"},
     {"MoreEntriesThanBytes", 5, Set<uint32_t>(kEntries, 3), "3 mappings"},
     {"HugeEntryCount", 5, Set<uint32_t>(kEntries, 0xFFFFFFFF), "4294967295 mappings"},
     {"EntriesAtOneOffset", 5, Set<uint8_t>(kColumns + 1, 0), "offset"},
@@ -318,19 +329,27 @@ const BadInner kBadInners[] = {
     {"EndPastTheDevice", 5, Set<uint8_t>(kColumns + 3, 2), "length"},
     {"StorageOffsetNegative", 5, Set<uint8_t>(kColumns + 4, 1), "storage offset"},
     {"StorageOffsetPast32Bits", 5,
-     [](std::string s) { return s.replace(kColumns + 4, 1, FromHex("8080808020")); },
+     [](const std::string& s) {
+       return std::string(s).replace(kColumns + 4, 1, FromHex("8080808020"));
+     },
      "storage offset"},
     {"StorageDeltaPast32Bits", 5,
-     [](std::string s) { return s.replace(kColumns + 4, 1, FromHex("feffffffffffffffff01")); },
+     [](const std::string& s) {
+       return std::string(s).replace(kColumns + 4, 1, FromHex("feffffffffffffffff01"));
+     },
      "storage offset"},
     {"IndexPastTheTable", 5, Set<uint8_t>(kColumns + 7, 2), "build index"},
-    {"VarintTorn", 5, [](std::string s) { return s.substr(0, s.size() - 1) + '\x80'; },
+    {"VarintTorn", 5, [](const std::string& s) { return s.substr(0, s.size() - 1) + '\x80'; },
      "inside its build index"},
     {"VarintPast64Bits", 5,
-     [](std::string s) { return s.replace(kColumns, 1, FromHex("ffffffffffffffffff02")); },
+     [](const std::string& s) {
+       return std::string(s).replace(kColumns, 1, FromHex("ffffffffffffffffff02"));
+     },
      "inside its offset"},
     {"VarintOfElevenBytes", 5,
-     [](std::string s) { return s.replace(kColumns, 1, FromHex("8080808080808080808000")); },
+     [](const std::string& s) {
+       return std::string(s).replace(kColumns, 1, FromHex("8080808080808080808000"));
+     },
      "inside its offset"},
 };
 
@@ -392,7 +411,9 @@ TEST(HeaderLimitsTest, EntriesOutsideTheirDiffFile) {
 
 TEST(HeaderLimitsTest, BadRecordsAreRefusedInWriting) {
   const Header h = ExampleB(4);
-  const auto code = [&](BuildRecord record) { return h.WithOwnBuild(record).status().code(); };
+  const auto code = [&](const BuildRecord& record) {
+    return h.WithOwnBuild(record).status().code();
+  };
   EXPECT_EQ(code(RecordOf(kB, uint64_t{1} << 63)), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(RecordOf(kB, 0x1000, {{0, 0, 0, 1}})), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(RecordOf(kB, 0x1000, {{0, 0, 2, 1}, {1, 1, 1, 1}})),

@@ -1,5 +1,6 @@
 // Each way in which a V1 to V3 header can be wrong, by name. V4 and V5: compressed_header_test.cc.
 #include <functional>
+#include <ostream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,10 +25,12 @@ constexpr size_t StorageOf(size_t n) { return OffsetOf(n) + 32; }
 
 struct Corruption {
   const char* name;
-  std::function<std::string(std::string)> apply;  // to example B as V3
+  std::function<std::string(const std::string&)> apply;  // to example B as V3
   const char* message;
   bool tolerated_in_v2 = false;
 };
+
+void PrintTo(const Corruption& corruption, std::ostream* out) { *out << corruption.name; }
 
 class HeaderCorruptionTest : public ::testing::TestWithParam<Corruption> {};
 
@@ -52,39 +55,47 @@ TEST_P(HeaderCorruptionTest, InV2IsAWarningOnlyWhereTheMappingCanStillBeRead) {
 }
 
 const Corruption kCorruptions[] = {
-    {"Empty", [](std::string) { return std::string(); }, "no room for its metadata"},
-    {"TornMetadata", [](std::string s) { return s.substr(0, 63); }, "no room for its metadata"},
-    {"TornLastRecord", [](std::string s) { return s.substr(0, s.size() - 1); }, "torn: 39 of 40"},
-    {"TrailingByte", [](std::string s) { return s + '\0'; }, "torn: 1 of 40"},
-    {"MissingLastRecord", [](std::string s) { return s.substr(0, s.size() - 40); },
+    {"Empty", [](const std::string&) { return std::string(); }, "no room for its metadata"},
+    {"TornMetadata", [](const std::string& s) { return s.substr(0, 63); },
+     "no room for its metadata"},
+    {"TornLastRecord", [](const std::string& s) { return s.substr(0, s.size() - 1); },
+     "torn: 39 of 40"},
+    {"TrailingByte", [](const std::string& s) { return s + '\0'; }, "torn: 1 of 40"},
+    {"MissingLastRecord", [](const std::string& s) { return s.substr(0, s.size() - 40); },
      "mappings end at 12288, the device at 16384", true},
-    {"RecordTooMany", [](std::string s) { return s + s.substr(64 + 3 * 40); }, "overlaps", true},
-    {"BlockSizeZero", [](std::string s) { return Patched<uint64_t>(s, 8, 0); }, "block size 0"},
+    {"RecordTooMany", [](const std::string& s) { return s + s.substr(OffsetOf(3)); }, "overlaps",
+     true},
+    {"BlockSizeZero", [](const std::string& s) { return Patched<uint64_t>(s, 8, 0); },
+     "block size 0"},
     {"DeviceSizeTooLarge",
-     [](std::string s) { return Patched<uint64_t>(s, 16, kMaxDeviceBytes + 1); }, "device of"},
-    {"SumBelowSize", [](std::string s) { return Patched<uint64_t>(s, 16, 0x5000); },
+     [](const std::string& s) { return Patched<uint64_t>(s, 16, kMaxDeviceBytes + 1); },
+     "device of"},
+    {"SumBelowSize", [](const std::string& s) { return Patched<uint64_t>(s, 16, 0x5000); },
      "mappings end at 16384, the device at 20480", true},
-    {"SumAboveSize", [](std::string s) { return Patched<uint64_t>(s, 16, 0x3000); },
+    {"SumAboveSize", [](const std::string& s) { return Patched<uint64_t>(s, 16, 0x3000); },
      "mappings end at 16384, the device at 12288", true},
-    {"Gap", [](std::string s) { return Patched<uint64_t>(s, OffsetOf(1), 0x1800); }, "gap", true},
-    {"GapAtTheStart", [](std::string s) { return Patched<uint64_t>(s, OffsetOf(0), 0x1000); },
-     "gap", true},
-    {"Overlap", [](std::string s) { return Patched<uint64_t>(s, LengthOf(0), 0x2000); }, "overlaps",
+    {"Gap", [](const std::string& s) { return Patched<uint64_t>(s, OffsetOf(1), 0x1800); }, "gap",
      true},
-    {"ZeroLength", [](std::string s) { return Patched<uint64_t>(s, LengthOf(1), 0); }, "is empty",
-     true},
+    {"GapAtTheStart",
+     [](const std::string& s) { return Patched<uint64_t>(s, OffsetOf(0), 0x1000); }, "gap", true},
+    {"Overlap", [](const std::string& s) { return Patched<uint64_t>(s, LengthOf(0), 0x2000); },
+     "overlaps", true},
+    {"ZeroLength", [](const std::string& s) { return Patched<uint64_t>(s, LengthOf(1), 0); },
+     "is empty", true},
     {"LengthNoMultipleOfThePage",
-     [](std::string s) { return Patched<uint64_t>(s, LengthOf(3), 0x1001); },
+     [](const std::string& s) { return Patched<uint64_t>(s, LengthOf(3), 0x1001); },
      "not a multiple of 4096", true},
     {"OffsetPlusLengthOverflows",
-     [](std::string s) { return Patched<uint64_t>(s, LengthOf(1), ~uint64_t{0xFFF}); },
+     [](const std::string& s) { return Patched<uint64_t>(s, LengthOf(1), ~uint64_t{0xFFF}); },
      "overflows"},
     {"OffsetOverflows",
-     [](std::string s) { return Patched<uint64_t>(s, OffsetOf(1), ~uint64_t{0}); }, "overflows"},
-    {"StorageOffsetOverflows",
-     [](std::string s) { return Patched<uint64_t>(s, StorageOf(2), ~uint64_t{0xFFE}); },
+     [](const std::string& s) { return Patched<uint64_t>(s, OffsetOf(1), ~uint64_t{0}); },
      "overflows"},
-    {"FormatZero", [](std::string s) { return Patched<uint64_t>(s, 0, 0x10000); }, "format 0"},
+    {"StorageOffsetOverflows",
+     [](const std::string& s) { return Patched<uint64_t>(s, StorageOf(2), ~uint64_t{0xFFE}); },
+     "overflows"},
+    {"FormatZero", [](const std::string& s) { return Patched<uint64_t>(s, 0, 0x10000); },
+     "format 0"},
 };
 
 INSTANTIATE_TEST_SUITE_P(All, HeaderCorruptionTest, ::testing::ValuesIn(kCorruptions),

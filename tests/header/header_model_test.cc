@@ -19,6 +19,8 @@ using header_testing::NumberedId;
 using Content = uint64_t;  // of one page; 0 is a page of zeros, others are unique
 using Files = std::map<BuildId, std::vector<Content>>;
 
+constexpr uint64_t kFarPages = 1 << 20;  // storage offsets whose deltas take several bytes in V5
+
 class HeaderModelTest : public ::testing::TestWithParam<uint64_t> {
  protected:
   uint64_t Below(uint64_t n) { return std::uniform_int_distribution<uint64_t>(0, n - 1)(random_); }
@@ -56,7 +58,7 @@ class HeaderModelTest : public ::testing::TestWithParam<uint64_t> {
       Mapping m = {at * kPageBytes, length * kPageBytes, {}, 0};
       if (!OneIn(4)) {
         m.build_id = NumberedId(static_cast<uint32_t>(Below(builds)));
-        m.storage_offset = Below(16) * kPageBytes;
+        m.storage_offset = Below(OneIn(3) ? kFarPages : 16) * kPageBytes;
         const bool goes_on = !mappings.empty() && mappings.back().build_id == m.build_id;
         if (goes_on && OneIn(2))
           m.storage_offset = mappings.back().storage_offset + mappings.back().length;
@@ -178,6 +180,7 @@ TEST_P(HeaderModelTest, LayersAreWhatRoutingReads) {
       layer.mapped_bytes += s.length;
     }
     std::vector<Layer> in_order;
+    in_order.reserve(expected.size());
     for (const auto& [id, layer] : expected) in_order.push_back(layer);
     EXPECT_EQ(h.Layers(), in_order);
   }
@@ -192,7 +195,8 @@ TEST_P(HeaderModelTest, EveryVersionRoundTripsAndItsSizeIsArithmetic) {
       HeaderExtras extras;
       for (uint32_t build = 0; version > 3 && build < 5; ++build) {
         if (OneIn(3)) continue;
-        BuildRecord record = {.build_id = NumberedId(build), .file_size = 300 * kPageBytes};
+        BuildRecord record = {.build_id = NumberedId(build),
+                              .file_size = (kFarPages + 300) * kPageBytes};
         if (OneIn(2)) record.sha256.emplace().fill(static_cast<uint8_t>(1 + Below(255)));
         record.compression = static_cast<Compression>(Below(3));
         Frame frame;

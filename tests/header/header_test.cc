@@ -183,7 +183,7 @@ TEST(HeaderTest, NextGenerationWithoutChangesReadsTheSameBytes) {
 }
 
 // V1 and V2 headers with violations, in which the second of two entries is odd.
-Header Tolerated(uint64_t version, uint64_t size, std::vector<Mapping> mappings) {
+Header Tolerated(uint64_t version, uint64_t size, const std::vector<Mapping>& mappings) {
   std::string bytes = Header::CreateIdentity(Metadata(version, 0x4000)).value().Encode();
   bytes = Patched<uint64_t>(bytes.substr(0, 64), 16, size);
   for (const Mapping& m : mappings) {
@@ -263,8 +263,7 @@ TEST(ToleratedHeaderTest, HasNoChildrenAndNoOtherVersion) {
 }
 
 TEST(ToleratedHeaderTest, WarningsAreFewHoweverManyTheViolations) {
-  std::vector<Mapping> empty(1000);
-  const Header h = Tolerated(1, 0x1000, std::move(empty));
+  const Header h = Tolerated(1, 0x1000, std::vector<Mapping>(1000));
   EXPECT_EQ(h.warnings().size(), 9u);
   EXPECT_THAT(h.warnings().back(), HasSubstr("more"));
 }
