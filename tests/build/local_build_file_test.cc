@@ -1,0 +1,205 @@
+#include "peerchunk/build/local_build_file.h"
+
+#include <fcntl.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "peerchunk/base/crc32c.h"
+#include "tests/support/sample_bytes.h"
+#include "tests/support/status_asserts.h"
+#include "tests/support/temp_dir.h"
+
+namespace peerchunk {
+namespace {
+
+using test::CodeOf;
+using test::SampleBytes;
+using test::TempDir;
+
+constexpr uint64_t kBlock = FileChecksums::kBlockBytes;
+const BuildFileId kId{*BuildId::Parse("aaaaaaaa-0000-4000-8000-000000000001"), FileKind::kMemfile};
+
+class LocalBuildFileTest : public testing::Test {
+ protected:
+  File OpenRaw(int flags = O_RDONLY) { return *dir_.folder().OpenAt("file", flags); }
+
+  void Write(std::string bytes) {
+    bytes_ = std::move(bytes);
+    dir_.Write("file", bytes_);
+  }
+
+  std::shared_ptr<LocalBuildFile> Open() {
+    auto sums = FileChecksums::Compute(OpenRaw());
+    EXPECT_OK(sums);
+    auto file = LocalBuildFile::Open(kId, OpenRaw(), std::make_shared<const FileChecksums>(*sums),
+                                     [this](const absl::Status& status) {
+                                       ++reports_;
+                                       EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+                                     });
+    EXPECT_OK(file);
+    return *std::move(file);
+  }
+
+  void FlipByteAt(uint64_t offset) {
+    const char flipped = static_cast<char>(bytes_[offset] ^ 1);
+    ASSERT_OK(OpenRaw(O_RDWR).WriteAt(offset, std::string_view(&flipped, 1)));
+  }
+
+  absl::StatusOr<std::string> Read(LocalBuildFile& file, uint64_t offset, uint64_t length) {
+    std::string out(length, '?');
+    PEERCHUNK_ASSIGN_OR_RETURN(const size_t got, file.ReadAt(offset, absl::MakeSpan(out), {}));
+    out.resize(got);
+    return out;
+  }
+
+  TempDir dir_;
+  std::string bytes_;
+  std::atomic<int> reports_ = 0;
+};
+
+TEST_F(LocalBuildFileTest, ChecksumsOfAnEmptyFile) {
+  Write("");
+  const auto sums = FileChecksums::Compute(OpenRaw());
+  ASSERT_OK(sums);
+  EXPECT_EQ(sums->size, 0u);
+  EXPECT_EQ(sums->crc32c, 0u);
+  EXPECT_TRUE(sums->block_crc32c.empty());
+}
+
+TEST_F(LocalBuildFileTest, ChecksumsOfASparseFileCountItsHolesAsZeros) {
+  const uint64_t size = 5 * kBlock + 4321;
+  std::string expected(size, '\0');
+  const File file = OpenRaw(O_RDWR | O_CREAT);
+  ASSERT_OK(file.Truncate(size));
+  const std::string piece = SampleBytes(10'000, 1);
+  for (const uint64_t at : {uint64_t{700'000}, 3 * kBlock - 5000}) {
+    ASSERT_OK(file.WriteAt(at, piece));
+    expected.replace(at, piece.size(), piece);
+  }
+  const auto sums = FileChecksums::Compute(file);
+  ASSERT_OK(sums);
+  EXPECT_EQ(sums->size, size);
+  EXPECT_EQ(sums->crc32c, Crc32c(expected));
+  ASSERT_EQ(sums->block_crc32c.size(), 6u);
+  for (uint64_t block = 0; block < 6; ++block) {
+    EXPECT_EQ(sums->block_crc32c[block],
+              Crc32c(std::string_view(expected).substr(block * kBlock, kBlock)));
+  }
+}
+
+TEST_F(LocalBuildFileTest, ReadsAnyRangeAndIsShortOnlyAtTheEnd) {
+  Write(SampleBytes(2 * kBlock + 777, 2));
+  const auto file = Open();
+  EXPECT_EQ(file->size(), bytes_.size());
+  EXPECT_EQ(file->crc32c(), Crc32c(bytes_));
+  for (const auto& [offset, length] :
+       std::vector<std::pair<uint64_t, uint64_t>>{{0, 1},
+                                                  {kBlock - 1, 2},
+                                                  {5, 2 * kBlock},
+                                                  {0, bytes_.size()},
+                                                  {bytes_.size() - 3, 100},
+                                                  {bytes_.size(), 10},
+                                                  {kBlock, kBlock},
+                                                  {2 * kBlock, 777}}) {
+    const auto got = Read(*file, offset, length);
+    ASSERT_OK(got);
+    EXPECT_EQ(*got, bytes_.substr(offset, length)) << offset << " +" << length;
+  }
+  EXPECT_EQ(CodeOf(Read(*file, bytes_.size() + 1, 1)), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(CodeOf(Read(*file, UINT64_MAX, 1)), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(file->PresentBytes(10, 100), 100u);
+  EXPECT_EQ(file->PresentBytes(bytes_.size() - 4, 100), 4u);
+  EXPECT_EQ(file->PresentBytes(bytes_.size(), 100), 0u);
+  EXPECT_EQ(reports_, 0);
+}
+
+TEST_F(LocalBuildFileTest, AFlippedByteNeverReachesAReaderWhateverTheyRead) {
+  for (const auto& [offset, length] : std::vector<std::pair<uint64_t, uint64_t>>{
+           {kBlock + 100, 1}, {kBlock, kBlock}, {kBlock + 4096, 4096}, {0, 3 * kBlock}}) {
+    reports_ = 0;
+    Write(SampleBytes(3 * kBlock, 3));
+    const auto file = Open();
+    FlipByteAt(kBlock + 100);
+    EXPECT_EQ(CodeOf(Read(*file, offset, length)), absl::StatusCode::kDataLoss);
+    EXPECT_TRUE(file->corrupt());
+    EXPECT_EQ(CodeOf(Read(*file, offset, length)), absl::StatusCode::kDataLoss) << "again";
+    EXPECT_EQ(reports_, 1);
+    EXPECT_EQ(*Read(*file, 0, kBlock), bytes_.substr(0, kBlock)) << "other blocks are good";
+  }
+}
+
+TEST_F(LocalBuildFileTest, ABlockReadWholeIsCheckedEachTime) {
+  Write(SampleBytes(kBlock, 4));
+  const auto file = Open();
+  EXPECT_OK(Read(*file, 0, kBlock));
+  FlipByteAt(9);
+  EXPECT_EQ(CodeOf(Read(*file, 0, kBlock)), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CodeOf(Read(*file, 9, 1)), absl::StatusCode::kDataLoss) << "no longer believed";
+}
+
+TEST_F(LocalBuildFileTest, AFileThatShrankIsDataLoss) {
+  Write(SampleBytes(2 * kBlock, 5));
+  const auto file = Open();
+  EXPECT_OK(Read(*file, kBlock + 1, 1));
+  ASSERT_OK(OpenRaw(O_RDWR).Truncate(kBlock + 10));
+  EXPECT_EQ(CodeOf(Read(*file, 2 * kBlock - 10, 5)), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(reports_, 1);
+}
+
+TEST_F(LocalBuildFileTest, OpenOfAFileOfAnotherSizeIsDataLossAndTold) {
+  Write("four");
+  auto sums = std::make_shared<FileChecksums>(*FileChecksums::Compute(OpenRaw()));
+  Write("fives");
+  int reports = 0;
+  EXPECT_EQ(
+      CodeOf(LocalBuildFile::Open(kId, OpenRaw(), sums, [&](const absl::Status&) { ++reports; })),
+      absl::StatusCode::kDataLoss);
+  EXPECT_EQ(reports, 1);
+  EXPECT_EQ(CodeOf(LocalBuildFile::Open(kId, OpenRaw(), sums, {})), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(LocalBuildFileTest, OpenWithoutAllBlockChecksumsIsRefused) {
+  Write("four");
+  auto sums = std::make_shared<FileChecksums>(*FileChecksums::Compute(OpenRaw()));
+  sums->block_crc32c.clear();
+  EXPECT_EQ(CodeOf(LocalBuildFile::Open(kId, OpenRaw(), sums, {})),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(LocalBuildFile::Open(kId, OpenRaw(), nullptr, {})),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(LocalBuildFileTest, ACancelledReadEnds) {
+  Write(SampleBytes(100, 6));
+  const auto file = Open();
+  std::stop_source stop;
+  stop.request_stop();
+  ReadOptions options;
+  options.cancellation = stop.get_token();
+  char byte = 0;
+  EXPECT_EQ(CodeOf(file->ReadAt(0, absl::MakeSpan(&byte, 1), options)),
+            absl::StatusCode::kCancelled);
+}
+
+TEST_F(LocalBuildFileTest, ManyReadersShareOneFile) {
+  Write(SampleBytes(3 * kBlock + 5, 7));
+  const auto file = Open();
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 4; ++i) {
+    readers.emplace_back([&, i] {
+      for (uint64_t at = static_cast<uint64_t>(i) * 1000; at < bytes_.size(); at += 300'001) {
+        EXPECT_EQ(*Read(*file, at, 5000), bytes_.substr(at, 5000));
+      }
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(reports_, 0);
+}
+
+}  // namespace
+}  // namespace peerchunk
