@@ -74,6 +74,9 @@ absl::Status WhileFoldersVanish(const std::function<absl::Status()>& step) {
   return absl::UnavailableError(status.message());
 }
 
+// A folder that was removed or unmounted says nothing about its objects.
+absl::Status Gone() { return absl::UnavailableError("the storage folder itself is gone"); }
+
 absl::Status Unusable(const std::string& path, const absl::Status& cause) {
   return absl::FailedPreconditionError(
       absl::StrCat("local storage folder '", path, "' cannot be used (", cause.message(),
@@ -161,8 +164,10 @@ absl::StatusOr<LocalObject> LocalFolder::OpenObject(std::string_view path,
 absl::StatusOr<PendingObject> LocalFolder::Begin() const {
   while (true) {
     std::string name = TemporaryName();
-    PEERCHUNK_ASSIGN_OR_RETURN(File file, temporary_.OpenAt(name, O_RDWR | O_CREAT | O_EXCL));
-    PendingObject pending(temporary_, std::move(name), std::move(file));
+    absl::StatusOr<File> file = temporary_.OpenAt(name, O_RDWR | O_CREAT | O_EXCL);
+    if (absl::IsNotFound(file.status())) return Gone();
+    PEERCHUNK_RETURN_IF_ERROR(file);
+    PendingObject pending(temporary_, std::move(name), *std::move(file));
     PEERCHUNK_RETURN_IF_ERROR(Lock(pending.file()));
     PEERCHUNK_ASSIGN_OR_RETURN(const struct stat info, Inspect(pending.file()));
     if (info.st_nlink > 0) return pending;
@@ -230,8 +235,7 @@ absl::StatusOr<uint64_t> LocalFolder::DeleteBelow(
 absl::Status LocalFolder::Missing() const {
   const absl::StatusOr<bool> there = folder_.Contains(kReserved);
   if (there.ok() && *there) return absl::NotFoundError("no such object");
-  // A folder that was removed or unmounted says nothing about the object.
-  return absl::UnavailableError("the storage folder itself is gone");
+  return Gone();
 }
 
 absl::StatusOr<std::optional<std::string>> LocalFolder::CurrentVersion(

@@ -44,7 +44,9 @@ enum class LocalSeed { kPut, kStoreFile, kByHand };
 
 class LocalFixture final : public StorageFixture {
  public:
-  explicit LocalFixture(LocalSeed seed) : seed_(seed) {
+  explicit LocalFixture(LocalSeed seed)
+      : seed_(seed),
+        base_(seed == LocalSeed::kPut ? TempDir::Place::kDisk : TempDir::Place::kMemory) {
     LocalStorageOptions options;
     options.folder = base_.path();
     absl::StatusOr<std::unique_ptr<StorageProvider>> opened = LocalStorageProvider::Open(options);

@@ -75,10 +75,12 @@ void SimulatedClock::AdvanceOnWait() {
 
 void SimulatedClock::AwaitWaiters(size_t count) {
   const MutexLock lock(mutex_);
-  while (
-      static_cast<size_t>(std::count_if(waiters_.begin(), waiters_.end(), [](const Waiter* waiter) {
-        return waiter->deadline != absl::InfiniteFuture();
-      })) < count) {
+  while (true) {
+    size_t waiting = 0;
+    for (const Waiter* const waiter : waiters_) {
+      if (waiter->deadline > now_ && waiter->deadline != absl::InfiniteFuture()) ++waiting;
+    }
+    if (waiting >= count) return;
     changed_.Wait(mutex_);
   }
 }
@@ -87,7 +89,10 @@ bool SimulatedClock::AdvanceToNextDeadline() {
   absl::Time earliest = absl::InfiniteFuture();
   {
     const MutexLock lock(mutex_);
-    for (const Waiter* const waiter : waiters_) earliest = std::min(earliest, waiter->deadline);
+    for (const Waiter* const waiter : waiters_) {
+      // One that is due was woken already and is only on its way out.
+      if (waiter->deadline > now_) earliest = std::min(earliest, waiter->deadline);
+    }
   }
   if (earliest == absl::InfiniteFuture()) return false;
   AdvanceTo(earliest);

@@ -27,7 +27,7 @@ class SimulatedClock final : public Clock {
   // that waits in one thread for nothing but time (backoff, a rate limit).
   void AdvanceOnWait();
 
-  // Blocks until at least `count` threads are in WaitUntil with a finite deadline.
+  // Blocks until at least `count` threads are in WaitUntil with a finite deadline yet to come.
   void AwaitWaiters(size_t count);
   // Advances to the earliest deadline someone waits for; false when there is none.
   bool AdvanceToNextDeadline();

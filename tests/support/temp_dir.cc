@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <utility>
@@ -26,9 +27,11 @@ T Require(absl::StatusOr<T> result) {
 
 }  // namespace
 
-TempDir::TempDir() {
-  const char* const base = std::getenv("TMPDIR");
-  path_ = std::string(base == nullptr ? "/tmp" : base) + "/peerchunk-test-XXXXXX";
+TempDir::TempDir(Place place) {
+  const char* base = std::getenv("TMPDIR");
+  if (base == nullptr) base = "/tmp";
+  if (place == Place::kMemory && access("/dev/shm", W_OK) == 0) base = "/dev/shm";
+  path_ = std::string(base) + "/peerchunk-test-XXXXXX";
   if (mkdtemp(path_.data()) == nullptr) Require(ErrnoStatus(errno, path_));
   folder_ = Require(File::Open(path_, O_RDONLY | O_DIRECTORY));
 }

@@ -7,11 +7,16 @@
 
 namespace peerchunk::test {
 
-// A fresh folder under $TMPDIR (or /tmp), removed with all it holds when this goes away. Used by
-// one thread; what is inside may be used by any.
+// A fresh folder, removed with all it holds when this goes away. Used by one thread; what is inside
+// may be used by any.
 class TempDir {
  public:
-  TempDir();
+  enum class Place {
+    kDisk,    // Under $TMPDIR or /tmp.
+    kMemory,  // Under /dev/shm, where an fsync costs nothing; as kDisk where there is none.
+  };
+
+  explicit TempDir(Place place = Place::kDisk);
   ~TempDir();
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
