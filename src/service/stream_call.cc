@@ -58,7 +58,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     admission_.emplace(*std::move(admission));
     // Requests beyond what the budget can turn over soon are shed at once rather than left to time
     // out.
-    if (context_.budget->waiting() >= context_.options.max_streams / 2) {
+    if (context_.budget->waiting() > context_.options.max_streams / 2) {
       return Finish(
           absl::ResourceExhaustedError("this node has no memory left for another stream"));
     }
