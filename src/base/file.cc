@@ -113,7 +113,7 @@ absl::StatusOr<File> File::OpenAt(std::string_view name, int flags, mode_t mode)
   open_how how = {};
   how.flags = static_cast<uint32_t>(flags | O_CLOEXEC);
   // openat2 refuses a mode where none is used.
-  if ((flags & (O_CREAT | O_TMPFILE)) != 0 && (flags & O_DIRECTORY) == 0) how.mode = mode;
+  if ((flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE) how.mode = mode;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
   while (true) {
     const auto fd = static_cast<int>(syscall(SYS_openat2, fd_, path.c_str(), &how, sizeof how));

@@ -32,7 +32,7 @@ absl::Status CopyRange(const File& source, uint64_t begin, uint64_t end, const F
 }
 
 absl::Status CopyData(const File& source, uint64_t size, const File& target) {
-  const auto buffer = std::make_unique<char[]>(kMiB);
+  const auto buffer = std::make_unique_for_overwrite<char[]>(kMiB);
   for (uint64_t offset = 0; offset < size;) {
     PEERCHUNK_ASSIGN_OR_RETURN(const FileSegment segment, SegmentAt(source, offset, size));
     if (!segment.hole) {

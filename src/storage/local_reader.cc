@@ -42,7 +42,7 @@ absl::StatusOr<std::optional<Extent>> LocalReader::NextExtent() {
     return extent;
   }
   extent.length = std::min<uint64_t>(extent.length, max_piece_bytes_);
-  if (buffer_ == nullptr) buffer_ = std::make_unique<char[]>(max_piece_bytes_);
+  if (buffer_ == nullptr) buffer_ = std::make_unique_for_overwrite<char[]>(max_piece_bytes_);
   PEERCHUNK_RETURN_IF_ERROR(ReadPiece(absl::MakeSpan(buffer_.get(), extent.length)));
   piece_ = std::string_view(buffer_.get(), extent.length);
   extent.pieces = absl::MakeConstSpan(&piece_, 1);

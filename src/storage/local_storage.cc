@@ -125,7 +125,7 @@ class LocalBlob final : public Blob {
  private:
   absl::Status CopyTo(ByteSink& sink, const ReadOptions& options) {
     PEERCHUNK_ASSIGN_OR_RETURN(LocalReader reader, path_.Read(options, 0, UINT64_MAX));
-    const auto buffer = std::make_unique<char[]>(reader.MaxPieceBytes());
+    const auto buffer = std::make_unique_for_overwrite<char[]>(reader.MaxPieceBytes());
     while (true) {
       PEERCHUNK_ASSIGN_OR_RETURN(const size_t read,
                                  reader.Read(absl::MakeSpan(buffer.get(), reader.MaxPieceBytes())));
@@ -228,7 +228,7 @@ class LocalSeekable final : public Seekable {
   // Copies data and leaves holes; returns the checksum of the whole.
   absl::StatusOr<uint32_t> Copy(const File& source, uint64_t size, const File& target,
                                 const WriteOptions& options) {
-    const auto buffer = std::make_unique<char[]>(kMiB);
+    const auto buffer = std::make_unique_for_overwrite<char[]>(kMiB);
     uint32_t crc32c = 0;
     for (uint64_t offset = 0; offset < size;) {
       PEERCHUNK_ASSIGN_OR_RETURN(FileSegment segment, SegmentAt(source, offset, size));
