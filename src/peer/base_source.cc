@@ -38,10 +38,6 @@ absl::StatusOr<std::unique_ptr<Seekable>> OpenInBase(const SourceSet& sources, F
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options) {
   BuildKnowledge& knowledge = *sources.knowledge;
-  if (trust == BaseTrust::kNotComparable) {
-    return Refuse(absl::NotFoundError(
-        "not a source yet: a peer holds the build and its upload is not confirmed"));
-  }
   if (trust == BaseTrust::kIfComplete && kind != FileKind::kMetadata &&
       !knowledge.complete_in_base()) {
     const auto marker = StatInBase(sources, FileKind::kMetadata, options);

@@ -9,11 +9,6 @@ constexpr absl::Duration kLogPause = absl::Seconds(10);
 constexpr absl::Duration kBaseMissingPause = absl::Seconds(1);
 constexpr absl::Duration kLongestHint = absl::Seconds(5);
 
-bool IsUndurable(BuildState state) {
-  return state == BuildState::kLocal || state == BuildState::kUploading ||
-         state == BuildState::kFailed;
-}
-
 }  // namespace
 
 PeerStanding* BuildKnowledge::StandingOf(const std::string& address) {
@@ -114,7 +109,6 @@ BuildKnowledge::View BuildKnowledge::ViewOf(const PeerStanding* peer, absl::Time
   const bool paused = now < peer->paused_until;
   return {.demoted = peer->denied || paused || now < peer->quarantined_until,
           .has_not = paused,
-          .holds_undurable = IsUndurable(peer->status.state),
           .not_before = peer->overloaded_until};
 }
 
@@ -126,12 +120,6 @@ std::optional<DeclaredFile> BuildKnowledge::Declared(FileKind kind) const {
 bool BuildKnowledge::InBase(FileKind kind) const {
   const MutexLock lock(mutex_);
   return files_[Index(kind)].in_base;
-}
-
-bool BuildKnowledge::HeldUndurable() const {
-  const MutexLock lock(mutex_);
-  return std::any_of(standings_.begin(), standings_.end(),
-                     [](const auto& entry) { return IsUndurable(entry.second->status.state); });
 }
 
 bool BuildKnowledge::BaseFoundEqual(FileKind kind) const {
@@ -179,6 +167,16 @@ std::optional<uint64_t> BuildKnowledge::MayLog(PeerStanding* peer, PeerEvent eve
   }
   peer->next_log[index] = now + kLogPause;
   return std::exchange(peer->unlogged[index], 0);
+}
+
+std::optional<uint64_t> BuildKnowledge::MayLogBase(absl::Time now) {
+  const MutexLock lock(mutex_);
+  if (now < next_base_log_) {
+    ++unlogged_base_;
+    return std::nullopt;
+  }
+  next_base_log_ = now + kLogPause;
+  return std::exchange(unlogged_base_, 0);
 }
 
 }  // namespace peerchunk

@@ -74,15 +74,12 @@ class BuildKnowledge {
   struct View {
     bool demoted = false;
     bool has_not = false;  // Its latest answer, not long ago, was NOT_AVAILABLE.
-    bool holds_undurable = false;
     absl::Time not_before = absl::InfinitePast();
   };
   View ViewOf(const PeerStanding* peer, absl::Time now) const;
 
   std::optional<DeclaredFile> Declared(FileKind kind) const;
   bool InBase(FileKind kind) const;
-  // Any peer said of the build that it is not durable.
-  bool HeldUndurable() const;
 
   // Whether the base's object was found equal to the declaration in force.
   bool BaseFoundEqual(FileKind kind) const;
@@ -99,6 +96,8 @@ class BuildKnowledge {
 
   // How many lines of this event were left out, when one may be written now; nothing otherwise.
   std::optional<uint64_t> MayLog(PeerStanding* peer, PeerEvent event, absl::Time now);
+  // The same for lines about the base.
+  std::optional<uint64_t> MayLogBase(absl::Time now);
 
   // Bytes by source, for tables and counters.
   struct ByteCounts {
@@ -129,6 +128,8 @@ class BuildKnowledge {
   std::map<std::string, std::unique_ptr<PeerStanding>, std::less<>> standings_
       PEERCHUNK_GUARDED_BY(mutex_);
   std::array<FileFacts, kAllFileKinds.size()> files_ PEERCHUNK_GUARDED_BY(mutex_);
+  absl::Time next_base_log_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
+  uint64_t unlogged_base_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace peerchunk

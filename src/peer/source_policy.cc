@@ -25,7 +25,7 @@ PeerReaction ReactTo(PeerEvent event) {
     case PeerEvent::kStalled:
       return {.reason = "stall", .breaker_failure = true};
     case PeerEvent::kOutOfBudget:
-      return {.reason = "out_of_budget", .breaker_failure = true};
+      return {.reason = "out_of_budget"};
     case PeerEvent::kOverloaded:
       return {.reason = "overloaded", .wait_for_hint = true, .hold_off = true};
     case PeerEvent::kBadBytes:
@@ -67,15 +67,13 @@ BaseTrust TrustInBase(const BaseEvidence& evidence) {
   if (evidence.durable || evidence.in_base) return BaseTrust::kTrusted;
   if (evidence.declared) return BaseTrust::kIfEqual;
   if (evidence.no_peer_has_it) return BaseTrust::kTrusted;
-  if (evidence.held_by_peer) return BaseTrust::kNotComparable;
   return BaseTrust::kIfComplete;
 }
 
 namespace {
 
 bool BaseOpen(const SelectionView& view) {
-  return view.sources != SourcePolicy::kPeerOnly && !view.base_ineligible &&
-         view.base == BaseOutcome::kUntried;
+  return view.sources != SourcePolicy::kPeerOnly && view.base == BaseOutcome::kUntried;
 }
 
 // The first peer not asked in this round, among the demoted or the others.

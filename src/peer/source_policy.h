@@ -66,17 +66,15 @@ enum class PeerAnswer : uint8_t { kNone, kHas, kHasNot, kNotYet, kUnreachable };
 
 // Why the base may, or may not, be a source for a file before any byte of it is read.
 enum class BaseTrust : uint8_t {
-  kTrusted,        // Durable, or this file is said to be in the base, or no peer has the build.
-  kIfEqual,        // Only if its Stat equals what a peer declared.
-  kIfComplete,     // No peer has spoken: only if metadata.json, the sign of completeness, is there.
-  kNotComparable,  // Peers hold the build un-uploaded and have declared nothing to compare with.
+  kTrusted,     // Durable, or this file is said to be in the base, or no peer has the build.
+  kIfEqual,     // Only if its Stat equals what a peer declared.
+  kIfComplete,  // No peer has declared it: only if metadata.json, written last of all, is there.
 };
 
 struct BaseEvidence {
   bool durable = false;
   bool in_base = false;         // A peer said so of this very file.
   bool declared = false;        // A peer declared the file's size and checksum.
-  bool held_by_peer = false;    // A peer said LOCAL, UPLOADING or FAILED of the build, or NOT_YET.
   bool no_peer_has_it = false;  // Every peer's latest answer is "I don't have it"; or no peers.
 };
 BaseTrust TrustInBase(const BaseEvidence& evidence);
@@ -101,8 +99,6 @@ struct SelectionView {
   SourcePolicy sources = SourcePolicy::kPeerAndBase;
   // Read from the base first: the build is durable and the file immutable.
   bool base_first = false;
-  // What the peers said does not let the base be a source now.
-  bool base_ineligible = false;
   BaseOutcome base = BaseOutcome::kUntried;
   std::vector<PeerView> peers;
 };

@@ -132,7 +132,6 @@ SelectionView SourceReader::View() const {
   view.sources = options_.sources;
   view.base_first = storage_said_ || (knowledge().durable() && plan_.kind != FileKind::kMetadata);
   view.base = base_;
-  view.base_ineligible = Trust() == BaseTrust::kNotComparable;
   const absl::Time now = Now();
   for (size_t i = 0; i < round_.size(); ++i) {
     const PeerLink& link = *sources_->peers[i];
@@ -151,7 +150,6 @@ BaseTrust SourceReader::Trust() const {
   const absl::Time now = Now();
   BaseEvidence evidence{.durable = knowledge().durable(),
                         .in_base = knowledge().InBase(plan_.kind),
-                        .held_by_peer = knowledge().HeldUndurable(),
                         .no_peer_has_it = true};
   const std::optional<DeclaredFile> declared = knowledge().Declared(plan_.kind);
   evidence.declared = declared && declared->crc32c;
@@ -160,7 +158,6 @@ BaseTrust SourceReader::Trust() const {
                          (round_[i].answer == PeerAnswer::kNone &&
                           knowledge().ViewOf(sources_->peers[i]->standing(), now).has_not);
     if (!has_not) evidence.no_peer_has_it = false;
-    if (round_[i].answer == PeerAnswer::kNotYet) evidence.held_by_peer = true;
   }
   return TrustInBase(evidence);
 }

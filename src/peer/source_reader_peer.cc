@@ -216,21 +216,21 @@ bool SourceReader::MayHedge() const {
   if (sources_->directory->options.executor == nullptr) return false;
   if (options_.sources != SourcePolicy::kPeerAndBase || base_ != BaseOutcome::kUntried)
     return false;
-  return Trust() != BaseTrust::kNotComparable && knowledge().HedgeWorthwhile(plan_.kind, Now());
+  return knowledge().HedgeWorthwhile(plan_.kind, Now());
 }
 
 void SourceReader::StartHedge() {
   hedge_at_ = absl::InfiniteFuture();
   if (!attempt_->silent()) return;
   const BaseTrust trust = Trust();  // The head may have come meanwhile, and with it other evidence.
-  if (trust == BaseTrust::kNotComparable) return;
   if (!sources_->directory->tokens.Take()) {
     sources_->counters().hedges_refused.Add();
     return;
   }
   Hedge::Plan plan{.kind = plan_.kind, .trust = trust, .offset = reached_};
   if (!plan_.head_only) plan.most_bytes = std::min(RemainingLength(), Hedge::kWindowBytes);
-  plan.want_stat = plan_.head_only || plan_.whole || !size_;
+  // What the window does not cover must come from the same version of the object.
+  plan.want_stat = plan_.head_only || plan_.whole || RemainingLength() > Hedge::kWindowBytes;
   plan.options = BaseOptions(Hedge::kWindowBytes);
   hedge_ = Hedge::Start(sources_, std::move(plan),
                         [stop = peer_stop_]() mutable { stop.request_stop(); });

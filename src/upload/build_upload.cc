@@ -8,10 +8,10 @@ namespace peerchunk {
 
 using Kind = AttemptResult::Kind;
 
-AttemptResult BuildUpload::Attempt(const BuildId& id) {
+AttemptResult BuildUpload::Attempt(const BuildId& id, const std::stop_token& stop) {
   const std::shared_ptr<const RecordedBuild> before = registry_->Find(id);
   if (before == nullptr || before->status.state == BuildState::kFailed) return {};
-  absl::StatusOr<AttemptResult> result = Proceed(*before);
+  absl::StatusOr<AttemptResult> result = Proceed(*before, stop);
   if (result.ok()) return *std::move(result);
   // What went wrong may be that the build was removed, or found corrupt, meanwhile.
   const std::shared_ptr<const RecordedBuild> after = registry_->Find(id);
@@ -19,35 +19,37 @@ AttemptResult BuildUpload::Attempt(const BuildId& id) {
   return {absl::IsAlreadyExists(result.status()) ? Kind::kGiveUp : Kind::kRetry, result.status()};
 }
 
-absl::StatusOr<AttemptResult> BuildUpload::Proceed(const RecordedBuild& build) {
+absl::StatusOr<AttemptResult> BuildUpload::Proceed(const RecordedBuild& build,
+                                                   const std::stop_token& stop) {
   if (build.status.state == BuildState::kDurable) {
     if (build.metadata_version_in_base < build.metadata_version) {
-      PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, FileKind::kMetadata));
+      PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, FileKind::kMetadata, stop));
     }
     return AttemptResult{};
   }
   PEERCHUNK_RETURN_IF_ERROR(registry_->MarkUploading(build.id));
   for (const FileKind kind : {FileKind::kMemfile, FileKind::kRootfs, FileKind::kSnapfile}) {
-    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind));
+    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind, stop));
   }
   if (const absl::Status missing = CheckAncestors(build); !missing.ok()) {
     return AttemptResult{Kind::kWaiting, missing};
   }
   for (const FileKind kind : {FileKind::kMemfileHeader, FileKind::kRootfsHeader}) {
-    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind));
+    PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind, stop));
   }
   // Its presence says that all the rest is there. It may have been replaced since.
   const std::shared_ptr<const RecordedBuild> now = registry_->Find(build.id);
   if (now == nullptr) return AttemptResult{};
-  PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(*now, FileKind::kMetadata));
+  PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(*now, FileKind::kMetadata, stop));
   PEERCHUNK_RETURN_IF_ERROR(registry_->MarkDurable(build.id));
   return AttemptResult{Kind::kDurable, absl::OkStatus()};
 }
 
-absl::Status BuildUpload::UploadAndConfirm(const RecordedBuild& build, FileKind kind) {
+absl::Status BuildUpload::UploadAndConfirm(const RecordedBuild& build, FileKind kind,
+                                           const std::stop_token& stop) {
   const auto file = build.files.find(kind);
   if (file == build.files.end() || file->second.in_base) return absl::OkStatus();
-  PEERCHUNK_RETURN_IF_ERROR(objects_.Upload(build, kind));
+  PEERCHUNK_RETURN_IF_ERROR(objects_.Upload(build, kind, stop));
   return registry_->ConfirmInBase({build.id, kind}, build.metadata_version);
 }
 

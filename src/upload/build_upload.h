@@ -36,12 +36,14 @@ class BuildUpload {
         objects_(std::move(objects)),
         ancestor_is_durable_(std::move(ancestor_is_durable)) {}
 
-  AttemptResult Attempt(const BuildId& id);
+  // `stop` ends it soon, with kRetry.
+  AttemptResult Attempt(const BuildId& id, const std::stop_token& stop);
 
  private:
-  absl::Status UploadAndConfirm(const RecordedBuild& build, FileKind kind);
+  absl::Status UploadAndConfirm(const RecordedBuild& build, FileKind kind,
+                                const std::stop_token& stop);
   absl::Status CheckAncestors(const RecordedBuild& build);
-  absl::StatusOr<AttemptResult> Proceed(const RecordedBuild& build);
+  absl::StatusOr<AttemptResult> Proceed(const RecordedBuild& build, const std::stop_token& stop);
 
   BuildRegistry* const registry_;
   ObjectUpload objects_;

@@ -59,25 +59,25 @@ uint64_t VersionOf(const ObjectStat& stat) {
 struct ObjectUpload::Object {
   BuildFileId id;
   const FileChecksums& wanted;
+  std::stop_token stop;
   uint64_t metadata_version = 0;  // 0: not metadata.json.
   std::unique_ptr<Seekable> seekable;
   std::unique_ptr<Blob> blob;
 
-  absl::StatusOr<ObjectStat> Stat(const ReadOptions& options) {
-    return seekable != nullptr ? seekable->Stat(options) : blob->Stat(options);
+  ReadOptions Reading() const {
+    ReadOptions options;
+    options.cancellation = stop;
+    options.priority = Priority::kPrefetch;
+    options.sources = SourcePolicy::kBaseOnly;
+    return options;
+  }
+  absl::StatusOr<ObjectStat> Stat() {
+    return seekable != nullptr ? seekable->Stat(Reading()) : blob->Stat(Reading());
   }
 };
 
-ReadOptions ObjectUpload::Reading() const {
-  ReadOptions options;
-  options.cancellation = stop_;
-  options.priority = Priority::kPrefetch;
-  options.sources = SourcePolicy::kBaseOnly;
-  return options;
-}
-
-absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind) {
-  Object object{{build.id, kind}, *build.files.at(kind).checksums};
+absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind, std::stop_token stop) {
+  Object object{{build.id, kind}, *build.files.at(kind).checksums, std::move(stop)};
   if (kind == FileKind::kMetadata) object.metadata_version = build.metadata_version;
   const std::string path = object.id.ObjectPath();
   const absl::Status uploaded = [&]() -> absl::Status {
@@ -93,12 +93,12 @@ absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind) {
 
 absl::Status ObjectUpload::Write(Object& object) {
   WriteOptions options;
-  options.cancellation = stop_;
+  options.cancellation = object.stop;
   options.crc32c = object.wanted.crc32c;
   if (object.metadata_version != 0) {
     options.metadata[kVersionKey] = absl::StrCat(object.metadata_version);
   }
-  const absl::StatusOr<ObjectStat> there = object.Stat(Reading());
+  const absl::StatusOr<ObjectStat> there = object.Stat();
   if (absl::IsNotFound(there.status())) {
     options.if_absent = true;
     return Confirm(object, Send(object, options));
@@ -127,7 +127,7 @@ absl::StatusOr<ObjectStat> ObjectUpload::Send(Object& object, const WriteOptions
     if (file->size() != object.wanted.size || file->crc32c() != object.wanted.crc32c) {
       return absl::AbortedError("it was replaced meanwhile");
     }
-    PEERCHUNK_ASSIGN_OR_RETURN(const std::string bytes, ReadAll(*file, Reading()));
+    PEERCHUNK_ASSIGN_OR_RETURN(const std::string bytes, ReadAll(*file, object.Reading()));
     written = object.blob->Put(bytes, options);
   }
   if (written.ok() && on_sent_) on_sent_(object.id.kind, object.wanted.size);
@@ -143,7 +143,7 @@ absl::Status ObjectUpload::Confirm(Object& object, const absl::StatusOr<ObjectSt
   absl::StatusOr<ObjectStat> there = written;
   // Someone was quicker: as a rule an attempt of ours, whose answer was lost.
   const bool raced = absl::IsAlreadyExists(written.status());
-  if (raced) there = object.Stat(Reading());
+  if (raced) there = object.Stat();
   PEERCHUNK_RETURN_IF_ERROR(there);
   PEERCHUNK_ASSIGN_OR_RETURN(const bool same, Matches(object, *there));
   if (same) return absl::OkStatus();
@@ -157,7 +157,7 @@ absl::StatusOr<bool> ObjectUpload::Matches(Object& object, const ObjectStat& sta
   if (stat.size != object.wanted.size) return false;
   if (stat.crc32c) return *stat.crc32c == object.wanted.crc32c;
   // The store does not know: read it back.
-  ReadOptions options = Reading();
+  ReadOptions options = object.Reading();
   options.version = stat.version;
   if (object.seekable != nullptr) {
     PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t crc, CrcOf(*object.seekable, stat.size, options));
@@ -173,8 +173,8 @@ absl::Status ObjectUpload::CheckCopy(const Object& object) {
                              registry_->OpenFile(object.id));
   const auto buffer = std::make_unique_for_overwrite<char[]>(FileChecksums::kBlockBytes);
   for (uint64_t at = 0; at < file->size(); at += FileChecksums::kBlockBytes) {
-    PEERCHUNK_RETURN_IF_ERROR(
-        file->ReadAt(at, absl::MakeSpan(buffer.get(), FileChecksums::kBlockBytes), Reading()));
+    PEERCHUNK_RETURN_IF_ERROR(file->ReadAt(
+        at, absl::MakeSpan(buffer.get(), FileChecksums::kBlockBytes), object.Reading()));
   }
   return absl::OkStatus();
 }

@@ -21,14 +21,14 @@ inline constexpr char kVersionKey[] = "peerchunk-version";
 class ObjectUpload {
  public:
   // Borrowed. `on_sent` is told of each object that was sent, with its size.
-  ObjectUpload(BuildRegistry* registry, StorageProvider* base, std::stop_token stop,
+  ObjectUpload(BuildRegistry* registry, StorageProvider* base,
                std::function<void(FileKind, uint64_t)> on_sent)
-      : registry_(registry), base_(base), stop_(std::move(stop)), on_sent_(std::move(on_sent)) {}
+      : registry_(registry), base_(base), on_sent_(std::move(on_sent)) {}
 
   // OK: the base confirmed the file as `build` records it. AlreadyExists: other bytes are at its
   // path, which no retry will change. DataLoss: this node's copy does not match its record. Other
-  // errors are worth another attempt.
-  absl::Status Upload(const RecordedBuild& build, FileKind kind);
+  // errors are worth another attempt. `stop` ends it soon.
+  absl::Status Upload(const RecordedBuild& build, FileKind kind, std::stop_token stop);
 
  private:
   struct Object;
@@ -37,11 +37,9 @@ class ObjectUpload {
   absl::StatusOr<bool> Matches(Object& object, const ObjectStat& stat);
   absl::Status Confirm(Object& object, const absl::StatusOr<ObjectStat>& written);
   absl::Status CheckCopy(const Object& object);
-  ReadOptions Reading() const;
 
   BuildRegistry* const registry_;
   StorageProvider* const base_;
-  const std::stop_token stop_;
   const std::function<void(FileKind, uint64_t)> on_sent_;
 };
 

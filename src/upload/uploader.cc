@@ -39,6 +39,7 @@ class Uploader::Impl {
 
   void StartThreads();
   void Enqueue(const BuildId& id);
+  void Forget(const BuildId& id);
   std::vector<BuildId> WaitIdle(absl::Time deadline);
 
  private:
@@ -47,6 +48,8 @@ class Uploader::Impl {
     uint64_t failures = 0;  // One after the other, waits included.
     bool running = false;
     bool again = false;  // Enqueued while it ran.
+    bool forgotten = false;
+    std::stop_source stop;  // Of the attempt under way.
   };
 
   void Work();
@@ -75,7 +78,7 @@ Uploader::Impl::Impl(BuildRegistry* registry, StorageProvider* base, Options opt
     : registry_(registry),
       options_(std::move(options)),
       upload_(registry,
-              ObjectUpload(registry, base, stop_.get_token(),
+              ObjectUpload(registry, base,
                            [this](FileKind kind, uint64_t bytes) {
                              if (options_.metrics == nullptr) return;
                              options_.metrics
@@ -92,6 +95,7 @@ Uploader::Impl::~Impl() {
   {
     const MutexLock lock(mutex_);
     stopping_ = true;
+    for (auto& [id, job] : jobs_) job.stop.request_stop();
     changed_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
@@ -112,6 +116,22 @@ void Uploader::Impl::Enqueue(const BuildId& id) {
     job->second.again = true;
   }
   changed_.NotifyAll();
+}
+
+void Uploader::Impl::Forget(const BuildId& id) {
+  const MutexLock lock(mutex_);
+  while (true) {
+    const auto job = jobs_.find(id);
+    if (job == jobs_.end()) return;
+    if (!job->second.running) {
+      jobs_.erase(job);
+      changed_.NotifyAll();
+      return;
+    }
+    job->second.forgotten = true;
+    job->second.stop.request_stop();
+    changed_.Wait(mutex_);
+  }
 }
 
 std::vector<BuildId> Uploader::Impl::WaitIdle(absl::Time deadline) {
@@ -148,9 +168,10 @@ void Uploader::Impl::Work() {
     next->second.running = true;
     next->second.again = false;
     const uint64_t durable_before = became_durable_;
+    const std::stop_token stop = next->second.stop.get_token();
     lock.Unlock();
-    const AttemptResult result = upload_.Attempt(id);
-    if (!stop_.stop_requested()) Handle(id, result);
+    const AttemptResult result = upload_.Attempt(id, stop);
+    if (!stop.stop_requested()) Handle(id, result);
     lock.Lock();
     Reschedule(id, result, durable_before);
     changed_.NotifyAll();
@@ -211,6 +232,10 @@ void Uploader::Impl::Reschedule(const BuildId& id, const AttemptResult& result,
   const auto found = jobs_.find(id);
   Job& job = found->second;
   job.running = false;
+  if (job.forgotten) {
+    jobs_.erase(found);
+    return;
+  }
   const absl::Time now = options_.clock->Now();
   if (result.kind == AttemptResult::Kind::kDurable) {
     ++became_durable_;
@@ -268,6 +293,8 @@ absl::StatusOr<std::unique_ptr<Uploader>> Uploader::Start(BuildRegistry* registr
 }
 
 void Uploader::Enqueue(const BuildId& id) { impl_->Enqueue(id); }
+
+void Uploader::Forget(const BuildId& id) { impl_->Forget(id); }
 
 std::vector<BuildId> Uploader::WaitIdle(absl::Time deadline) { return impl_->WaitIdle(deadline); }
 

@@ -1,0 +1,241 @@
+#include <random>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "tests/node/running_node.h"
+
+namespace peerchunk {
+namespace {
+
+using test::ExpectSame;
+using test::MakeTestBuild;
+using test::OpenFolder;
+using test::RunningNode;
+using test::TempDir;
+using test::TestBuild;
+
+constexpr uint64_t kSlow = 64 * 1024;  // Bytes per second: an upload that does not end in a test.
+
+class TwoNodesTest : public testing::Test {
+ protected:
+  void Start(uint64_t upload_rate = 0) {
+    a = std::make_unique<RunningNode>(dir.PathOf("a"), OpenFolder(dir.PathOf("base"), upload_rate));
+    b = std::make_unique<RunningNode>(dir.PathOf("b"), OpenFolder(dir.PathOf("base")));
+  }
+  void Pause(RunningNode& on, const TestBuild& build) {
+    const auto paused = on.node->Pause(build.id, build.WriteTo(dir, build.id.ToString()));
+    ASSERT_TRUE(paused.ok()) << paused.status();
+  }
+  absl::StatusOr<std::shared_ptr<Template>> ResumeFromA(const TestBuild& build) {
+    return b->node->GetTemplate(build.id, {.default_addresses = {a->address}},
+                                {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+  }
+  SourceBytes BytesOf(const TestBuild& build, FileKind diff) {
+    const auto info = b->node->GetBuild(build.id);
+    EXPECT_TRUE(info.ok()) << info.status();
+    for (const NodeLayerInfo& layer : info->layers) {
+      if (layer.build == build.id && layer.diff == diff) return layer.bytes;
+    }
+    return {};
+  }
+
+  TempDir dir;
+  std::unique_ptr<RunningNode> a;
+  std::unique_ptr<RunningNode> b;
+};
+
+TEST_F(TwoNodesTest, BuildIsResumedElsewhereBeforeItsUploadEnds) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  const auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, build);
+  EXPECT_NE(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+  EXPECT_GT(BytesOf(build, FileKind::kMemfile).peer, 0);
+  EXPECT_EQ(BytesOf(build, FileKind::kMemfile).base, 0);
+}
+
+TEST_F(TwoNodesTest, LayersOfAChildComeFromTheSameSource) {
+  Start(kSlow);
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Pause(*a, base);
+  Pause(*a, child);
+  const auto resumed = ResumeFromA(child);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, child);
+}
+
+TEST_F(TwoNodesTest, FilesystemOnlyBuildIsPausedServedUploadedAndResumed) {
+  Start();
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 0});
+  Pause(*a, build);
+  auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, build);
+  a->Settle();
+  a->Stop();
+  RunningNode c(dir.PathOf("c"), OpenFolder(dir.PathOf("base")));
+  resumed = c.node->GetTemplate(build.id, {});
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, build);
+}
+
+TEST_F(TwoNodesTest, UploadedBuildIsTheSameInTheBaseFileByFile) {
+  Start();
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  a->Settle();
+  for (const auto& [kind, bytes] : build.files) {
+    EXPECT_TRUE(dir.Read("base/" + BuildFileId{build.id, kind}.ObjectPath()) == bytes);
+  }
+  EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+}
+
+TEST_F(TwoNodesTest, ReadersChangeOverToTheBaseWhenTheUploadEnds) {
+  Start(20 * 1024 * 1024);
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 4 * 1024 * 1024});
+  Pause(*a, build);
+  const auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  std::string half(build.memfile.size() / 2, 'x');
+  ASSERT_TRUE((*resumed)->Memfile()->ReadAt(0, absl::MakeSpan(half), {}).ok());
+  EXPECT_TRUE(half == build.memfile.substr(0, half.size()));
+  a->Settle();
+  const SourceBytes before = BytesOf(build, FileKind::kMemfile);
+  ExpectSame(**resumed, build);
+  const SourceBytes after = BytesOf(build, FileKind::kMemfile);
+  // The next answer said so without data; all that was still missing came from the base.
+  EXPECT_EQ(after.peer, before.peer);
+  EXPECT_GT(after.base, before.base);
+}
+
+TEST_F(TwoNodesTest, SourceThatDiesAfterTheUploadIsNotMissed) {
+  Start();
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  const auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  a->Settle();
+  a->Stop();
+  ExpectSame(**resumed, build);
+}
+
+TEST_F(TwoNodesTest, PlaceThatPolicyRefusesIsNotDialled) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  for (const char* address :
+       {"8.8.8.8:7070", "169.254.169.254:80", "localhost:7070", "0.0.0.0:1"}) {
+    const auto resumed = b->node->GetTemplate(build.id, {.default_addresses = {address}});
+    EXPECT_TRUE(absl::IsPermissionDenied(resumed.status()) ||
+                absl::IsInvalidArgument(resumed.status()))
+        << address << ": " << resumed.status();
+  }
+  const auto itself = b->node->GetTemplate(build.id, {.default_addresses = {b->address}});
+  EXPECT_TRUE(absl::IsPermissionDenied(itself.status())) << itself.status();
+}
+
+TEST_F(TwoNodesTest, BuildThatNobodyHasIsNotFound) {
+  Start();
+  const auto resumed = ResumeFromA(MakeTestBuild({.seed = 99}));
+  EXPECT_TRUE(absl::IsNotFound(resumed.status())) << resumed.status();
+}
+
+TEST_F(TwoNodesTest, RestartedNodeServesAndUploadsWhatItHadPaused) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  a->Stop();
+  a = std::make_unique<RunningNode>(dir.PathOf("a"), OpenFolder(dir.PathOf("base")));
+  const auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, build);
+  a->Settle();
+  EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+}
+
+TEST_F(TwoNodesTest, OnlyCopyIsNotDeletedUnlessSaidSo) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  EXPECT_TRUE(absl::IsFailedPrecondition(a->node->Delete(build.id, {}).status()));
+  EXPECT_TRUE(a->node->GetBuild(build.id).ok());
+  EXPECT_TRUE(a->node->Delete(build.id, {.discard_only_copy = true}).ok());
+  EXPECT_TRUE(absl::IsNotFound(a->node->GetBuild(build.id).status()));
+}
+
+TEST_F(TwoNodesTest, ObjectsThatAnotherBuildIsMadeOfAreNotDeletedFromTheBase) {
+  Start();
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Pause(*a, base);
+  Pause(*a, child);
+  ASSERT_TRUE(a->node->Drain(Clock::Real().Now() + absl::Seconds(60)).empty());
+  EXPECT_TRUE(absl::IsFailedPrecondition(a->node->Delete(base.id, {.from_base = true}).status()));
+  const auto deleted = a->node->Delete(child.id, {.from_base = true});
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_EQ(*deleted, 6);
+  const auto then = a->node->Delete(base.id, {.from_base = true});
+  EXPECT_TRUE(then.ok()) << then.status();
+}
+
+TEST_F(TwoNodesTest, DrainingNodeTakesNoNewPauses) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  const auto left = a->node->Drain(absl::InfinitePast());
+  ASSERT_EQ(left.size(), 1);
+  EXPECT_EQ(left[0].id, build.id);
+  const TestBuild second = MakeTestBuild({.seed = 2});
+  EXPECT_TRUE(
+      absl::IsUnavailable(a->node->Pause(second.id, second.WriteTo(dir, "second")).status()));
+}
+
+// 100 seeds: the source goes away at a random moment while its build is being read; whatever it had
+// not given comes from the base.
+TEST_F(TwoNodesTest, SourceKilledAtARandomByteChangesNothingForTheReader) {
+  const TestBuild build =
+      MakeTestBuild({.memfile_bytes = 2 * 1024 * 1024, .rootfs_bytes = 1024 * 1024});
+  {
+    RunningNode first(dir.PathOf("first"), OpenFolder(dir.PathOf("base")));
+    Pause(first, build);
+    first.Settle();
+  }
+  for (int seed = 0; seed < 100; ++seed) {
+    std::mt19937 random(seed);
+    const std::string suffix = std::to_string(seed);
+    // This source does not know that the base has the build: it serves it itself.
+    a = std::make_unique<RunningNode>(dir.PathOf("a" + suffix),
+                                      OpenFolder(dir.PathOf("empty" + suffix), kSlow));
+    b = std::make_unique<RunningNode>(dir.PathOf("b" + suffix), OpenFolder(dir.PathOf("base")));
+    Pause(*a, build);
+    const auto resumed = ResumeFromA(build);
+    ASSERT_TRUE(resumed.ok()) << resumed.status() << " seed " << seed;
+    Device& memfile = *(*resumed)->Memfile();
+    const uint64_t kill_at = random() % memfile.size();
+    std::string got;
+    bool killed = false;
+    while (got.size() < memfile.size()) {
+      if (!killed && got.size() >= kill_at) {
+        a->StopServing();
+        killed = true;
+      }
+      std::string piece(std::min<uint64_t>(1 + random() % 300'000, memfile.size() - got.size()),
+                        'x');
+      const auto read = memfile.ReadAt(got.size(), absl::MakeSpan(piece),
+                                       {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+      ASSERT_TRUE(read.ok()) << read.status() << " seed " << seed;
+      ASSERT_EQ(*read, piece.size());
+      got += piece;
+    }
+    ASSERT_TRUE(got == build.memfile) << "seed " << seed;
+    b->Stop();
+    a->Stop();
+  }
+}
+
+}  // namespace
+}  // namespace peerchunk
