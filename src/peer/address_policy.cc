@@ -43,6 +43,8 @@ std::optional<Bytes16> ParseV4(std::string_view text) {
 }
 
 std::optional<Bytes16> ParseV6(std::string_view text) {
+  if (text.find('\0') != std::string_view::npos)
+    return std::nullopt;  // inet_pton would stop there.
   in6_addr parsed;
   if (inet_pton(AF_INET6, std::string(text).c_str(), &parsed) != 1) return std::nullopt;
   Bytes16 bytes;

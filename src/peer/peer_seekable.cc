@@ -4,14 +4,19 @@
 
 #include "peer/peer_version.h"
 #include "peer/source_reader.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "storage/still_wanted.h"
 
 namespace peerchunk {
 namespace {
 
-PeerLane LaneOf(const ReadOptions& options) {
-  return options.priority == Priority::kDemand ? PeerLane::kDemand : PeerLane::kBulk;
+// A chunk that somebody waits for is a demand read however it is read; a long range is not.
+constexpr uint64_t kLongestDemandBytes = 4 * kMiB;
+
+PeerLane LaneOf(const ReadOptions& options, uint64_t bytes) {
+  const bool demand = options.priority == Priority::kDemand && bytes <= kLongestDemandBytes;
+  return demand ? PeerLane::kDemand : PeerLane::kBulk;
 }
 
 // One range through a SourceReader.
@@ -50,7 +55,7 @@ absl::StatusOr<size_t> PeerSeekable::ReadAt(uint64_t offset, absl::Span<char> ou
                        .offset = offset,
                        .length = out.size(),
                        .into = out.data(),
-                       .lane = LaneOf(options)},
+                       .lane = LaneOf(options, out.size())},
                       std::move(resolved));
   while (true) {
     PEERCHUNK_ASSIGN_OR_RETURN(const auto piece, reader.Next());
@@ -64,7 +69,7 @@ absl::StatusOr<std::unique_ptr<RangeReader>> PeerSeekable::OpenRangeReader(
   return std::make_unique<PeerRangeReader>(
       sources_,
       SourceReader::Plan{
-          .kind = kind_, .offset = offset, .length = length, .lane = PeerLane::kBulk},
+          .kind = kind_, .offset = offset, .length = length, .lane = LaneOf(options, length)},
       std::move(resolved));
 }
 
@@ -79,7 +84,7 @@ absl::StatusOr<ObjectStat> PeerSeekable::StoreFile(const std::string& path,
 
 absl::StatusOr<ObjectStat> PeerSeekable::Stat(const ReadOptions& options) {
   PEERCHUNK_ASSIGN_OR_RETURN(ReadOptions resolved, ResolveVersion(*sources_, kind_, options));
-  return SourceReader(sources_, {.kind = kind_, .head_only = true, .lane = LaneOf(options)},
+  return SourceReader(sources_, {.kind = kind_, .head_only = true, .lane = LaneOf(options, 0)},
                       std::move(resolved))
       .Stat();
 }

@@ -26,13 +26,19 @@ SourceReader::SourceReader(std::shared_ptr<const SourceSet> sources, const Plan&
       progress_at_(sources_->clock().Now()),
       round_(sources_->peers.size()),
       backoff_(sources_->budgets().retry_backoff) {
-  const std::optional<DeclaredFile> declared = knowledge().Declared(plan_.kind);
+  TakeDeclared();
+}
+
+void SourceReader::TakeDeclared() {
+  size_.reset();
+  end_.reset();
+  file_crc32c_.reset();
   // What is replaced while a build lives is asked for each time.
-  if (declared && plan_.kind != FileKind::kMetadata &&
-      options_.sources != SourcePolicy::kBaseOnly) {
-    size_ = declared->size;
-    file_crc32c_ = declared->crc32c;
-  }
+  if (plan_.kind == FileKind::kMetadata || options_.sources == SourcePolicy::kBaseOnly) return;
+  const std::optional<DeclaredFile> declared = knowledge().Declared(plan_.kind);
+  if (!declared) return;
+  size_ = declared->size;
+  file_crc32c_ = declared->crc32c;
 }
 
 SourceReader::~SourceReader() { LeavePeer(); }
@@ -221,9 +227,7 @@ void SourceReader::RestartIfWhole() {
     restarted_ = true;
   }
   reached_ = plan_.offset;
-  size_.reset();
-  end_.reset();
-  file_crc32c_.reset();
+  TakeDeclared();
   crc_so_far_ = 0;
   from_peer_ = false;
 }

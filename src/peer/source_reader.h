@@ -120,6 +120,8 @@ class SourceReader {
   absl::StatusOr<MaybePiece> Accept(const Extent& extent, bool from_peer);
   absl::Status WholeFileWrong();
   void RestartIfWhole();
+  // What is known of the file before any source is asked.
+  void TakeDeclared();
   void LeavePeer();
 
   SelectionView View() const;
@@ -176,8 +178,9 @@ class SourceReader {
   std::unique_ptr<Seekable> base_object_;
   std::unique_ptr<RangeReader> base_reader_;
   uint64_t window_begin_ = 0;
-  std::optional<uint64_t> window_end_;
-  std::optional<std::string> base_version_;
+  uint64_t window_length_ = 0;
+  std::optional<std::string> base_version_;  // Of the object this read has looked at.
+  uint32_t replaced_ = 0;
   uint32_t base_failures_ = 0;
   std::array<std::string_view, 1> base_piece_;
 };

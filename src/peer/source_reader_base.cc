@@ -14,6 +14,8 @@ constexpr uint64_t kWindowBytes = 16 * kMiB;
 // A base that is slower than this over a whole window is left; one that makes progress is not.
 constexpr uint64_t kBaseBytesPerSecond = 2 * kMiB;
 constexpr uint32_t kMostDoublings = 6;
+// An object that changes more often while it is read once is left alone for a round.
+constexpr uint32_t kMostReplaced = 3;
 
 }  // namespace
 
@@ -33,7 +35,9 @@ ReadOptions SourceReader::BaseOptions(uint64_t bytes) const {
 
 absl::Status SourceReader::StartBase() {
   if (size_ && !end_ && !plan_.head_only) return absl::OkStatus();  // The range is judged first.
-  const bool want_stat = plan_.head_only || plan_.whole || (plan_.into == nullptr && !size_);
+  // More than one request for one run of bytes: all of them to the same version of the object.
+  const bool several = plan_.into == nullptr && RemainingLength() > kWindowBytes && PeersLeft();
+  const bool want_stat = plan_.head_only || plan_.whole || (several && !base_version_);
   if (options_.sources == SourcePolicy::kBaseOnly && !want_stat) {
     at_ = At::kBase;
     return absl::OkStatus();
@@ -60,7 +64,7 @@ absl::Status SourceReader::TakeStat(const ObjectStat& stat) {
   size_ = stat.size;
   // Bytes of two sources add up to what the base has.
   if (stat.crc32c) file_crc32c_ = stat.crc32c;
-  if (plan_.whole) base_version_ = stat.version;
+  base_version_ = stat.version;
   return absl::OkStatus();
 }
 
@@ -82,8 +86,9 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBase() {
   }
   if (extent->has_value()) return Accept(**extent, /*from_peer=*/false);
   base_reader_.reset();
-  if (window_end_ && reached_ == *window_end_) return MaybePiece();
-  if (!window_end_) {
+  const bool full = reached_ - window_begin_ == window_length_;
+  if (full && RemainingLength() > 0) return MaybePiece();  // The next window.
+  if (full || !end_) {
     end_ = reached_;
     return MaybePiece();
   }
@@ -95,10 +100,9 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBase() {
 absl::Status SourceReader::OpenBaseWindow() {
   uint64_t length = RemainingLength();
   if (length == UINT64_MAX) length -= reached_;
-  if (end_ && PeersLeft()) length = std::min(length, kWindowBytes);
+  if (PeersLeft()) length = std::min(length, kWindowBytes);
   window_begin_ = reached_;
-  window_end_.reset();
-  if (end_) window_end_ = reached_ + length;
+  window_length_ = length;
   PEERCHUNK_ASSIGN_OR_RETURN(base_reader_,
                              base_object_->OpenRangeReader(reached_, length, BaseOptions(length)));
   return absl::OkStatus();
@@ -140,9 +144,16 @@ absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
     return absl::OkStatus();
   }
   if (absl::IsOutOfRange(cause) && !size_) return cause;
+  if (absl::IsAborted(cause) && base_version_) {
+    // Replaced since this read looked at it.
+    if (!plan_.whole && reached_ > plan_.offset) return cause;
+    base_version_.reset();
+    RestartIfWhole();
+    TakeDeclared();
+    if (++replaced_ <= kMostReplaced) return absl::OkStatus();
+  }
   base_ = OutcomeOf(cause);
   ++base_failures_;
-  base_version_.reset();
   const absl::Time now = Now();
   if (base_ == BaseOutcome::kMissing) knowledge().NoteBaseMissing(plan_.kind, now);
   RestartIfWhole();
@@ -154,10 +165,13 @@ absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
                                                        : counters.base_failed;
   counter.Add();
   if (absl::IsDeadlineExceeded(cause)) counters.stalls.Add();
-  Logger("peer").info("event=leave_base reason={} build={} file={} offset={} cause=\"{}\"",
-                      missing ? "base_missing" : "base_failed", knowledge().build().ToString(),
-                      FileName(plan_.kind), reached_,
-                      std::string_view(cause.message().data(), cause.message().size()));
+  const auto unlogged = knowledge().MayLogBase(now);
+  if (!unlogged) return absl::OkStatus();
+  Logger("peer").info(
+      "event=leave_base reason={} build={} file={} offset={} unlogged={} cause=\"{}\"",
+      missing ? "base_missing" : "base_failed", knowledge().build().ToString(),
+      FileName(plan_.kind), reached_, *unlogged,
+      std::string_view(cause.message().data(), cause.message().size()));
   return absl::OkStatus();
 }
 
