@@ -69,7 +69,9 @@ absl::Status CheckSnapshotPaths(const SnapshotFiles& files) {
           "filesystem-only snapshot"));
     }
   }
-  for (const auto& [kind, path] : files.paths) {
+  for (const auto& entry : files.paths) {
+    const FileKind kind = entry.first;
+    const std::string& path = entry.second;
     const auto refuse = [&](std::string_view why) {
       return absl::InvalidArgumentError(absl::StrCat(Named(files, kind), ": ", AbslView(why)));
     };

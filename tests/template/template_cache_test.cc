@@ -1,0 +1,597 @@
+#include "peerchunk/template/template_cache.h"
+
+#include <filesystem>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/template/template_cache_fixture.h"
+
+namespace peerchunk::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST_F(TemplateCacheTest, LoadsFromTheBaseAndKeepsIt) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  EXPECT_EQ(cache_->GetCachedTemplate(build.id), nullptr);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, build);
+  EXPECT_EQ(*(*loaded)->BlobBytes(FileKind::kMemfileHeader),
+            build.files.at(FileKind::kMemfileHeader));
+  EXPECT_EQ((*loaded)->BlobBytes(FileKind::kMemfile), nullptr);
+  const uint64_t reads = faults_->calls(StorageCall::kRead);
+  EXPECT_EQ(*cache_->GetTemplate(build.id, {}, {}), *loaded);
+  EXPECT_EQ(cache_->GetCachedTemplate(build.id), *loaded);
+  ExpectShows(**loaded, build);
+  EXPECT_EQ(faults_->calls(StorageCall::kRead), reads) << "everything is here";
+  EXPECT_THAT(cache_->LoadedBuilds(), ElementsAre(build.id));
+  EXPECT_EQ(metrics_.CounterValue("peerchunk_template_loads_total", {{"outcome", "ok"}}), 1u);
+}
+
+TEST_F(TemplateCacheTest, FilesystemOnlyBuildsLoad) {
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 0});
+  Seed(build);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  EXPECT_TRUE((*loaded)->filesystem_only());
+  EXPECT_EQ((*loaded)->Memfile(), nullptr);
+  EXPECT_EQ((*loaded)->Snapfile(), nullptr);
+  ExpectShows(**loaded, build);
+}
+
+TEST_F(TemplateCacheTest, EachLayerIsOpenedWithItsOwnBuildAndSources) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild middle = MakeTestBuild({.seed = 2, .parent = &base});
+  const TestBuild top = MakeTestBuild({.seed = 3, .parent = &middle});
+  for (const TestBuild* build : {&base, &middle, &top}) Seed(*build);
+  BuildSources sources;
+  sources.default_addresses = {"10.0.0.1:1"};
+  sources.by_build[middle.id] = {"10.0.0.2:1", "10.0.0.3:1"};
+  sources.by_build[base.id] = {};
+  const auto loaded = cache_->GetTemplate(top.id, sources, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, top);
+  EXPECT_THAT(AddressesUsedFor(top.id), ElementsAre("10.0.0.1:1"));
+  EXPECT_THAT(AddressesUsedFor(middle.id), ElementsAre("10.0.0.2:1", "10.0.0.3:1"));
+  EXPECT_THAT(AddressesUsedFor(base.id), IsEmpty());
+  EXPECT_THAT(cache_->SourcesOf(top.id), ElementsAre("10.0.0.1:1"));
+  EXPECT_THAT(cache_->SourcesOf(middle.id), ElementsAre("10.0.0.2:1", "10.0.0.3:1"));
+  EXPECT_THAT(cache_->SourcesOf(MakeTestBuild({.seed = 9}).id), IsEmpty());
+}
+
+TEST_F(TemplateCacheTest, FurtherSourcesAreKeptForLayersOpenedLater) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild top = MakeTestBuild({.seed = 2, .parent = &base});
+  Seed(base);
+  Seed(top);
+  BuildSources first;
+  first.default_addresses = {"10.0.0.1:1"};
+  const auto loaded = cache_->GetTemplate(top.id, first, {});
+  ASSERT_OK(loaded);
+  BuildSources more;
+  more.default_addresses = {"10.0.0.1:1", "10.0.0.9:1"};
+  ASSERT_OK(cache_->GetTemplate(top.id, more, {}));
+  ExpectShows(**loaded, top);
+  EXPECT_THAT(AddressesUsedFor(base.id), ElementsAre("10.0.0.1:1", "10.0.0.9:1"));
+}
+
+TEST_F(TemplateCacheTest, ABuildPausedHereLoadsFromItsOwnFiles) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  const auto loaded = cache_->AddSnapshot(build.id, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, build);
+  EXPECT_EQ(faults_->calls(StorageCall::kRead) + faults_->calls(StorageCall::kStat), 0u);
+  cache_->Evict(build.id);
+  EXPECT_EQ(cache_->GetCachedTemplate(build.id), nullptr);
+  ExpectShows(**loaded, build);
+  EXPECT_OK(cache_->GetTemplate(build.id, {}, {}));
+}
+
+TEST_F(TemplateCacheTest, ASnapshotThatWasNotPausedHereIsNotFound) {
+  EXPECT_EQ(CodeOf(cache_->AddSnapshot(MakeTestBuild({}).id, {})), absl::StatusCode::kNotFound);
+}
+
+TEST_F(TemplateCacheTest, ABuildPausedHereHasItsLayersWhereItsParentHadThem) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Seed(base);
+  BuildSources sources;
+  sources.default_addresses = {"10.0.0.1:1"};
+  ASSERT_OK(cache_->GetTemplate(base.id, sources, {}));
+  Pause(child);
+  const auto loaded = cache_->AddSnapshot(child.id, {});
+  ASSERT_OK(loaded);
+  EXPECT_THAT(cache_->SourcesOf(base.id), ElementsAre("10.0.0.1:1"));
+  cache_->Evict(base.id);
+  EXPECT_THAT(cache_->SourcesOf(base.id), ElementsAre("10.0.0.1:1"));
+  ExpectShows(**loaded, child);
+  EXPECT_THAT(AddressesUsedFor(base.id), ElementsAre("10.0.0.1:1"));
+}
+
+TEST_F(TemplateCacheTest, AnUnknownBuildIsNotFoundAndThatIsNotRemembered) {
+  const TestBuild build = MakeTestBuild({});
+  EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, {})), absl::StatusCode::kNotFound);
+  Seed(build);
+  EXPECT_OK(cache_->GetTemplate(build.id, {}, {}));
+}
+
+TEST_F(TemplateCacheTest, ARefusedAddressIsReturnedAsSuch) {
+  RefuseProviders(absl::PermissionDeniedError("169.254.169.254 is link-local"));
+  const auto loaded = cache_->GetTemplate(MakeTestBuild({}).id, {}, {});
+  EXPECT_EQ(loaded.status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(faults_->calls(StorageCall::kRead), 0u);
+}
+
+TEST_F(TemplateCacheTest, CallersShareALoadAndItsFailure) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  faults_->AddFault({.path = BuildFileId{build.id, FileKind::kRootfsHeader}.ObjectPath(),
+                     .times = 1,
+                     .stall = true,
+                     .error = absl::UnavailableError("planted")});
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&] {
+      ReadOptions options;
+      options.deadline = clock_.Now() + absl::Hours(1);
+      EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, options)), absl::StatusCode::kUnavailable);
+    });
+  }
+  faults_->AwaitStalled(1);
+  clock_.AwaitWaiters(5);  // The stalled read too.
+  faults_->ClearFaults();
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(faults_->calls(StorageCall::kRead,
+                           BuildFileId{build.id, FileKind::kRootfsHeader}.ObjectPath()),
+            1u);
+  EXPECT_OK(cache_->GetTemplate(build.id, {}, {})) << "not remembered";
+}
+
+TEST_F(TemplateCacheTest, ACallerWhoLeavesDoesNotEndTheLoad) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  faults_->AddFault(
+      {.path = BuildFileId{build.id, FileKind::kMetadata}.ObjectPath(), .times = 1, .stall = true});
+  std::stop_source stop;
+  ReadOptions cancellable;
+  cancellable.cancellation = stop.get_token();
+  cancellable.deadline = clock_.Now() + absl::Hours(1);
+  ReadOptions hasty;
+  hasty.deadline = clock_.Now() + absl::Seconds(1);
+  ReadOptions patient;
+  patient.deadline = clock_.Now() + absl::Hours(1);
+  std::thread first([&] {
+    EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, cancellable)), absl::StatusCode::kCancelled);
+  });
+  faults_->AwaitStalled(1);
+  std::thread second([&] {
+    EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, hasty)),
+              absl::StatusCode::kDeadlineExceeded);
+  });
+  std::thread third([&] { EXPECT_OK(cache_->GetTemplate(build.id, {}, patient)); });
+  clock_.AwaitWaiters(4);
+  stop.request_stop();
+  clock_.Advance(absl::Seconds(1));
+  first.join();
+  second.join();
+  faults_->ClearFaults();
+  third.join();
+}
+
+TEST_F(TemplateCacheTest, ALoadHasALimitOfItsOwn) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  faults_->AddFault({.times = 1, .stall = true});
+  std::thread caller([&] {
+    EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, {})), absl::StatusCode::kUnavailable);
+  });
+  faults_->AwaitStalled(1);
+  clock_.AwaitWaiters(1);
+  clock_.Advance(absl::Seconds(61));
+  caller.join();
+  EXPECT_OK(cache_->GetTemplate(build.id, {}, {}));
+}
+
+TEST_F(TemplateCacheTest, ClosingEndsALoadThatHangs) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  faults_->AddFault({.stall = true});
+  ReadOptions hasty;
+  hasty.deadline = clock_.Now() + absl::Seconds(1);
+  std::thread caller([&] {
+    EXPECT_EQ(CodeOf(cache_->GetTemplate(build.id, {}, hasty)),
+              absl::StatusCode::kDeadlineExceeded);
+  });
+  faults_->AwaitStalled(4);
+  clock_.AwaitWaiters(5);
+  clock_.Advance(absl::Seconds(1));
+  caller.join();
+  Close();  // Would hang if the load did.
+}
+
+// A build in the base that is wrong in one way.
+class BadTemplateTest : public TemplateCacheTest {
+ protected:
+  absl::Status LoadWith(FileKind kind, std::optional<std::string> bytes) {
+    TestBuild bad = build_;
+    bad.files.erase(kind);
+    if (bytes) bad.files[kind] = *bytes;
+    Seed(bad);
+    return cache_->GetTemplate(build_.id, {}, {}).status();
+  }
+  const TestBuild build_ = MakeTestBuild({});
+};
+
+TEST_F(BadTemplateTest, WithoutSnapfileIsDataLoss) {
+  const absl::Status status = LoadWith(FileKind::kSnapfile, std::nullopt);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+}
+TEST_F(BadTemplateTest, WithoutMemfileHeaderIsDataLoss) {
+  EXPECT_EQ(LoadWith(FileKind::kMemfileHeader, std::nullopt).code(), absl::StatusCode::kDataLoss);
+}
+TEST_F(BadTemplateTest, WithoutMetadataIsNotFound) {
+  EXPECT_EQ(LoadWith(FileKind::kMetadata, std::nullopt).code(), absl::StatusCode::kNotFound);
+}
+TEST_F(BadTemplateTest, AnotherBuildsHeaderIsDataLoss) {
+  EXPECT_EQ(LoadWith(FileKind::kRootfsHeader,
+                     MakeTestBuild({.seed = 8}).files.at(FileKind::kRootfsHeader))
+                .code(),
+            absl::StatusCode::kDataLoss);
+}
+TEST_F(BadTemplateTest, AnotherBuildsMetadataIsDataLoss) {
+  EXPECT_EQ(LoadWith(FileKind::kMetadata, MakeTestBuild({.seed = 8}).files.at(FileKind::kMetadata))
+                .code(),
+            absl::StatusCode::kDataLoss);
+}
+TEST_F(BadTemplateTest, MetadataThatPromisesMemoryIsDataLoss) {
+  TestBuild half = MakeTestBuild({.memfile_bytes = 0});
+  half.files[FileKind::kMetadata] = "{\"filesystem_only\":false}";
+  Seed(half);
+  EXPECT_EQ(CodeOf(cache_->GetTemplate(half.id, {}, {})), absl::StatusCode::kDataLoss);
+}
+TEST_F(BadTemplateTest, ABlobOverTheLimitIsRefusedInBoundedMemory) {
+  options_.max_snapfile_bytes = 100;
+  OpenCache();
+  EXPECT_EQ(LoadWith(FileKind::kSnapfile, std::string(101, 's')).code(),
+            absl::StatusCode::kResourceExhausted);
+}
+TEST_F(BadTemplateTest, ADiffThatCannotHoldWhatTheHeaderMapsIsDataLoss) {
+  ASSERT_OK(LoadWith(FileKind::kRootfs, "short"));
+  const auto loaded = cache_->GetCachedTemplate(build_.id);
+  EXPECT_EQ(CodeOf(ReadWhole(loaded->Rootfs())), absl::StatusCode::kDataLoss);
+  Seed(build_);
+  ExpectShows(*loaded, build_);
+}
+
+TEST_F(TemplateCacheTest, ATemplateIsReadToTheEndThoughEvicted) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  Device& device = *(*loaded)->Memfile();
+  std::string got(build.memfile.size(), '?');
+  for (uint64_t at = 0; at < got.size(); at += 100'000) {
+    if (at == 300'000) cache_->Evict(build.id);
+    const uint64_t length = std::min<uint64_t>(100'000, got.size() - at);
+    ASSERT_OK(device.ReadAt(at, absl::MakeSpan(got).subspan(at, length), {}));
+  }
+  EXPECT_TRUE(got == build.memfile);
+  EXPECT_EQ(cache_->GetCachedTemplate(build.id), nullptr);
+}
+
+TEST_F(TemplateCacheTest, ATemplateMayOutliveTheCache) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  const auto loaded = *cache_->GetTemplate(build.id, {}, {});
+  EXPECT_OK(ReadWhole(loaded->Rootfs()));
+  Close();
+  EXPECT_TRUE(*ReadWhole(loaded->Rootfs()) == build.rootfs) << "opened before";
+  EXPECT_EQ(CodeOf(ReadWhole(*loaded->Memfile())), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(TemplateCacheTest, TheLongestUnusedTemplateGoesFirst) {
+  options_.max_templates = 2;
+  OpenCache();
+  std::vector<TestBuild> builds;
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    builds.push_back(MakeTestBuild({.memfile_bytes = 0, .rootfs_bytes = 4096, .seed = seed}));
+    Seed(builds.back());
+  }
+  ASSERT_OK(cache_->GetTemplate(builds[0].id, {}, {}));
+  ASSERT_OK(cache_->GetTemplate(builds[1].id, {}, {}));
+  cache_->GetCachedTemplate(builds[0].id);
+  ASSERT_OK(cache_->GetTemplate(builds[2].id, {}, {}));
+  EXPECT_NE(cache_->GetCachedTemplate(builds[0].id), nullptr);
+  EXPECT_EQ(cache_->GetCachedTemplate(builds[1].id), nullptr);
+}
+
+TEST_F(TemplateCacheTest, ACorruptCopyIsReadFromTheBaseOnceItIsThere) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  for (const char* name : {"/rootfs.ext4", "/rootfs.ext4.header"}) {
+    const auto file = dir_.folder().OpenAt("builds/" + build.id.ToString() + name, O_RDWR);
+    ASSERT_OK(file->WriteAt(70, "spoilt"));
+  }
+  EXPECT_EQ(CodeOf(cache_->AddSnapshot(build.id, {})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(registry_->Find(build.id)->status.state, BuildState::kFailed);
+
+  ASSERT_OK(registry_->Retry(build.id));
+  MakeDurable(build);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, build);
+  ExpectShows(**loaded, build);
+}
+
+TEST_F(TemplateCacheTest, OpenNeedsItsParts) {
+  EXPECT_EQ(CodeOf(TemplateCache::Open({})), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(TemplateCacheTest, LeftOverCacheFilesGoAndOthersStay) {
+  Close();
+  dir_.Write("chunks/old.chunks", "x");
+  dir_.Write("chunks/precious", "x");
+  Open();
+  EXPECT_FALSE(std::filesystem::exists(dir_.PathOf("chunks/old.chunks")));
+  EXPECT_TRUE(std::filesystem::exists(dir_.PathOf("chunks/precious")));
+}
+
+// Resolve.
+
+TEST_F(TemplateCacheTest, ABuildIsServedFromItsPauseUntilItIsDurable) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  const auto expect_served = [&](bool even_if_durable, BuildState state) {
+    for (const auto& [kind, bytes] : build.files) {
+      const auto served = cache_->Resolve({build.id, kind}, even_if_durable, true);
+      ASSERT_OK(served);
+      EXPECT_EQ(served->head.availability, Availability::kAvailable);
+      EXPECT_EQ(served->head.status.state, state);
+      EXPECT_EQ(served->head.status.incarnation, registry_->incarnation());
+      EXPECT_EQ(served->head.total_size, bytes.size());
+      EXPECT_EQ(served->head.file_crc32c, served->file->crc32c());
+      EXPECT_EQ(served->head.version, kind == FileKind::kMetadata ? 1u : 0u);
+      EXPECT_EQ(served->head.in_base, state == BuildState::kDurable);
+      EXPECT_TRUE(*ReadWhole(*served->file) == bytes) << "the exact bytes";
+      const auto head = cache_->Resolve({build.id, kind}, even_if_durable, false);
+      ASSERT_OK(head);
+      EXPECT_EQ(head->file, nullptr);
+      EXPECT_EQ(head->head.total_size, bytes.size());
+    }
+  };
+  expect_served(false, BuildState::kLocal);
+  ASSERT_OK(registry_->MarkUploading(build.id));
+  expect_served(false, BuildState::kUploading);
+  ASSERT_OK(registry_->MarkFailed(build.id, "x"));
+  expect_served(false, BuildState::kFailed);
+  ASSERT_OK(registry_->Retry(build.id));
+  MakeDurable(build);
+  for (const auto& [kind, bytes] : build.files) {
+    const auto served = cache_->Resolve({build.id, kind}, false, true);
+    ASSERT_OK(served);
+    EXPECT_EQ(served->head.availability, Availability::kUseStorage);
+    EXPECT_EQ(served->head.total_size, bytes.size());
+    EXPECT_EQ(served->file, nullptr);
+  }
+  expect_served(true, BuildState::kDurable);
+}
+
+TEST_F(TemplateCacheTest, AFileInTheBaseIsSaidToBeBeforeTheBuildIsDurable) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  ASSERT_OK(registry_->MarkUploading(build.id));
+  ASSERT_OK(registry_->ConfirmInBase({build.id, FileKind::kMemfile}));
+  EXPECT_TRUE(cache_->Resolve({build.id, FileKind::kMemfile}, false, false)->head.in_base);
+  EXPECT_FALSE(cache_->Resolve({build.id, FileKind::kRootfs}, false, false)->head.in_base);
+}
+
+TEST_F(TemplateCacheTest, NewMetadataOfADurableBuildIsServedUntilTheBaseHasIt) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  MakeDurable(build);
+  ASSERT_OK(registry_->ReplaceMetadata(build.id, "{\"new\":1}"));
+  const BuildFileId metadata{build.id, FileKind::kMetadata};
+  const auto served = cache_->Resolve(metadata, false, true);
+  ASSERT_OK(served);
+  EXPECT_EQ(served->head.availability, Availability::kAvailable);
+  EXPECT_EQ(served->head.version, 2u);
+  EXPECT_FALSE(served->head.in_base);
+  EXPECT_EQ(*ReadWhole(*served->file), "{\"new\":1}");
+  EXPECT_EQ(cache_->Resolve({build.id, FileKind::kMemfile}, false, true)->head.availability,
+            Availability::kUseStorage);
+  ASSERT_OK(registry_->ConfirmInBase(metadata, 2));
+  EXPECT_EQ(cache_->Resolve(metadata, false, true)->head.availability, Availability::kUseStorage);
+}
+
+TEST_F(TemplateCacheTest, WhatAFilesystemOnlyBuildLacksIsAbsent) {
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 0});
+  Pause(build);
+  for (const FileKind kind : {FileKind::kMemfile, FileKind::kMemfileHeader, FileKind::kSnapfile}) {
+    EXPECT_EQ(cache_->Resolve({build.id, kind}, false, true)->head.availability,
+              Availability::kAbsent);
+  }
+}
+
+TEST_F(TemplateCacheTest, AnUnknownBuildIsNotAvailable) {
+  for (const FileKind kind : kAllFileKinds) {
+    const auto served = cache_->Resolve({MakeTestBuild({}).id, kind}, true, true);
+    ASSERT_OK(served);
+    EXPECT_EQ(served->head.availability, Availability::kNotAvailable);
+    EXPECT_EQ(served->head.status.state, BuildState::kUnknown);
+    EXPECT_EQ(served->head.status.incarnation, registry_->incarnation());
+  }
+}
+
+TEST_F(TemplateCacheTest, ALostFileIsDataLossAndFails) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  ASSERT_OK(dir_.folder().Remove("builds/" + build.id.ToString() + "/snapfile"));
+  EXPECT_EQ(CodeOf(cache_->Resolve({build.id, FileKind::kSnapfile}, false, true)),
+            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(registry_->Find(build.id)->status.state, BuildState::kFailed);
+}
+
+TEST_F(TemplateCacheTest, AResolvedFileIsReadToTheEndThoughEvictedAndRemoved) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  const auto served = cache_->Resolve({build.id, FileKind::kMemfile}, false, true);
+  ASSERT_OK(served);
+  cache_->Evict(build.id);
+  ASSERT_OK(registry_->Remove(build.id));
+  EXPECT_TRUE(*ReadWhole(*served->file) == build.files.at(FileKind::kMemfile));
+  EXPECT_EQ(cache_->Resolve({build.id, FileKind::kMemfile}, false, true)->head.availability,
+            Availability::kNotAvailable);
+}
+
+TEST_F(TemplateCacheTest, BlobsAndLayersOfALoadedTemplateAreServed) {
+  const TestBuild base = MakeTestBuild({.rootfs_bytes = kMiB, .seed = 1});
+  const TestBuild top = MakeTestBuild({.rootfs_bytes = kMiB, .seed = 2, .parent = &base});
+  Seed(base);
+  Seed(top);
+  const auto loaded = cache_->GetTemplate(top.id, {}, {});
+  ASSERT_OK(loaded);
+  for (const auto& [kind, bytes] : top.files) {
+    if (IsSeekable(kind)) continue;
+    const auto served = cache_->Resolve({top.id, kind}, false, true);
+    ASSERT_OK(served);
+    EXPECT_EQ(served->head.availability, Availability::kAvailable);
+    EXPECT_EQ(served->head.status.state, BuildState::kUnknown);
+    EXPECT_EQ(served->head.total_size, bytes.size());
+    EXPECT_FALSE(served->head.in_base);
+    EXPECT_EQ(*ReadWhole(*served->file), bytes);
+    char byte = 0;
+    EXPECT_EQ(CodeOf(served->file->ReadAt(bytes.size() + 1, absl::MakeSpan(&byte, 1), {})),
+              absl::StatusCode::kOutOfRange);
+    EXPECT_EQ(served->file->PresentBytes(1, 3), 3u);
+    EXPECT_EQ(served->file->PresentBytes(bytes.size(), 3), 0u);
+    EXPECT_EQ(served->file->AllocatedBytes(), 0u);
+  }
+  EXPECT_EQ(cache_->Resolve({base.id, FileKind::kMetadata}, false, true)->head.availability,
+            Availability::kNotAvailable)
+      << "a layer's blobs were never read";
+
+  ASSERT_OK(ReadWhole((*loaded)->Rootfs()));
+  const auto layer = cache_->Resolve({base.id, FileKind::kRootfs}, false, true);
+  ASSERT_OK(layer);
+  EXPECT_EQ(layer->head.availability, Availability::kAvailable);
+  EXPECT_EQ(layer->head.total_size, base.files.at(FileKind::kRootfs).size());
+  EXPECT_EQ(layer->head.file_crc32c, std::nullopt);
+  EXPECT_TRUE(*ReadWhole(*layer->file) == base.files.at(FileKind::kRootfs));
+}
+
+TEST_F(TemplateCacheTest, FilesystemOnlyTemplatesSayWhatIsAbsent) {
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 0});
+  Seed(build);
+  ASSERT_OK(cache_->GetTemplate(build.id, {}, {}));
+  EXPECT_EQ(cache_->Resolve({build.id, FileKind::kSnapfile}, false, true)->head.availability,
+            Availability::kAbsent);
+}
+
+TEST_F(TemplateCacheTest, ALayerThatWasNeverReadHereIsOpenedForAPeer) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  ASSERT_OK(cache_->GetTemplate(build.id, {}, {}));
+  const BuildFileId layer{build.id, FileKind::kMemfile};
+  faults_->AddFault({.call = StorageCall::kStat, .times = 1, .stall = true});
+  const auto first = cache_->Resolve(layer, false, true);
+  ASSERT_OK(first);
+  EXPECT_EQ(first->head.availability, Availability::kNotYet);
+  EXPECT_GT(first->head.retry_after, absl::ZeroDuration());
+  faults_->AwaitStalled(1);
+  EXPECT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotYet);
+  faults_->ClearFaults();
+  while (cache_->BuildStore().Lookup(layer) == nullptr) std::this_thread::yield();
+  const auto served = cache_->Resolve(layer, false, true);
+  EXPECT_EQ(served->head.availability, Availability::kAvailable);
+  EXPECT_TRUE(*ReadWhole(*served->file) == build.files.at(FileKind::kMemfile));
+}
+
+TEST_F(TemplateCacheTest, ALayerThatCannotBeOpenedIsNotPromisedForAWhile) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  ASSERT_OK(cache_->GetTemplate(build.id, {}, {}));
+  const BuildFileId layer{build.id, FileKind::kMemfile};
+  memory_.Remove(layer.ObjectPath());
+  while (cache_->Resolve(layer, false, true)->head.availability == Availability::kNotYet) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotAvailable);
+  Seed(build);
+  clock_.Advance(absl::Seconds(5));
+  EXPECT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotYet);
+}
+
+// The disk budget.
+
+TEST_F(TemplateCacheTest, WhatIsNotDurableIsNeverEvictedAndWhatIsGoesAsAWhole) {
+  const TestBuild local = MakeTestBuild({.seed = 1});
+  const TestBuild durable = MakeTestBuild({.seed = 2});
+  Pause(local);
+  Pause(durable);
+  options_.cache_capacity_bytes = 10'000;
+  OpenCache();
+  EXPECT_TRUE(cache_->BuildStore().Full());
+  MakeDurable(durable);
+  cache_->Release(durable.id);
+  cache_->Release(local.id);  // Not durable: nothing happens.
+  while (registry_->Find(durable.id) != nullptr) std::this_thread::yield();
+  EXPECT_NE(registry_->Find(local.id), nullptr);
+  EXPECT_FALSE(std::filesystem::exists(dir_.PathOf("builds/" + durable.id.ToString())));
+  const auto loaded = cache_->GetTemplate(durable.id, {}, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, durable);
+  ExpectShows(**cache_->GetTemplate(local.id, {}, {}), local);
+}
+
+TEST_F(TemplateCacheTest, ADurableBuildWithNewMetadataIsKept) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 10'000;
+  OpenCache();
+  MakeDurable(build);
+  ASSERT_OK(registry_->ReplaceMetadata(build.id, "{}"));
+  cache_->Release(build.id);
+  cache_->BuildStore().Trim();
+  EXPECT_NE(registry_->Find(build.id), nullptr);
+  EXPECT_TRUE(cache_->BuildStore().Full());
+}
+
+TEST_F(TemplateCacheTest, ReadsGoOnWhenTheBudgetIsUsedUp) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  options_.cache_capacity_bytes = 200 * kKiB;
+  OpenCache();
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  for (int i = 0; i < 3; ++i) ExpectShows(**loaded, build);
+  EXPECT_GT(
+      metrics_.CounterValue("peerchunk_passed_through_reads_total", {{"reason", "disk_full"}}), 0u);
+  EXPECT_LE(cache_->BuildStore().AllocatedBytes(), 200 * kKiB + 4 * 64 * kKiB)
+      << "the budget, and what four fetches may add at once";
+}
+
+TEST_F(TemplateCacheTest, TemplatesThatNobodyUsesMakeRoom) {
+  const TestBuild idle = MakeTestBuild({.seed = 1});
+  const TestBuild used = MakeTestBuild({.seed = 2});
+  Seed(idle);
+  Seed(used);
+  options_.cache_capacity_bytes = 2 * kMiB;
+  OpenCache();
+  ASSERT_OK(ReadWhole((*cache_->GetTemplate(idle.id, {}, {}))->Rootfs()));
+  const auto loaded = *cache_->GetTemplate(used.id, {}, {});
+  while (cache_->GetCachedTemplate(idle.id) != nullptr) {
+    ASSERT_OK(ReadWhole(*loaded->Memfile()));
+    clock_.Advance(absl::Seconds(2));
+  }
+  EXPECT_EQ(cache_->GetCachedTemplate(used.id), loaded);
+}
+
+}  // namespace
+}  // namespace peerchunk::test
