@@ -25,6 +25,9 @@ class Contender {
  public:
   virtual ~Contender() = default;
   virtual std::string name() const = 0;
+  // Called once, after the last server was forked: gRPC in this process would reach into the
+  // children.
+  virtual absl::Status Connect() { return absl::OkStatus(); }
   // Reads the whole sample once and drops the bytes, after whatever check this way has.
   virtual absl::Status ReadAll() = 0;
   // Reads `count` pages at the offsets that `next` gives, `depth` at a time. Unimplemented: this
@@ -33,7 +36,7 @@ class Contender {
 };
 
 // A forked server: `serve` runs in the child, tells its port through `ready` and then blocks for
-// ever. Fork before this process has threads of gRPC.
+// ever. All are forked before this process uses gRPC.
 class ServerProcess {
  public:
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(

@@ -84,6 +84,7 @@ absl::Status Run(const Settings& settings, const std::string& folder) {
     PEERCHUNK_RETURN_IF_ERROR(started);
     contenders.push_back(*std::move(started));
   }
+  for (const auto& contender : contenders) PEERCHUNK_RETURN_IF_ERROR(contender->Connect());
   std::vector<Measurement> results;
   PEERCHUNK_ASSIGN_OR_RETURN(
       results.emplace_back(),

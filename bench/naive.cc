@@ -48,6 +48,11 @@ class Naive final : public Contender {
             "127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials()))) {}
 
   std::string name() const override { return "naive port (4 KiB messages)"; }
+  absl::Status Connect() override {
+    stub_ = NaiveChunkService::NewStub(grpc::CreateChannel(
+        "127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials()));
+    return absl::OkStatus();
+  }
   absl::Status ReadAll() override { return Read(0, sample_.size); }
 
   absl::Status ReadPages(uint64_t count, int depth,
@@ -86,7 +91,7 @@ class Naive final : public Contender {
 
   const Sample sample_;
   const std::unique_ptr<ServerProcess> server_;
-  const std::unique_ptr<NaiveChunkService::Stub> stub_;
+  std::unique_ptr<NaiveChunkService::Stub> stub_;
 };
 
 }  // namespace

@@ -81,14 +81,22 @@ absl::Status Serve(const Sample& sample, const std::function<void(int)>& ready) 
 
 class Ours final : public Contender {
  public:
-  Ours(const Sample& sample, std::unique_ptr<ServerProcess> server,
-       std::shared_ptr<ChunkServiceClient> demand, std::shared_ptr<ChunkServiceClient> bulk)
-      : sample_(sample),
-        server_(std::move(server)),
-        demand_(std::move(demand)),
-        bulk_(std::move(bulk)) {}
+  Ours(const Sample& sample, std::unique_ptr<ServerProcess> server)
+      : sample_(sample), server_(std::move(server)) {}
 
   std::string name() const override { return "peerchunk"; }
+  absl::Status Connect() override {
+    PEERCHUNK_ASSIGN_OR_RETURN(
+        const AddressPolicy policy,
+        AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}}));
+    PEERCHUNK_ASSIGN_OR_RETURN(const PeerAddress address,
+                               policy.Check("127.0.0.1:" + std::to_string(server_->port())));
+    const auto connector = GrpcConnector::Create({});
+    PEERCHUNK_ASSIGN_OR_RETURN(demand_, connector->Connect(address, PeerLane::kDemand));
+    PEERCHUNK_ASSIGN_OR_RETURN(bulk_, connector->Connect(address, PeerLane::kBulk));
+    return absl::OkStatus();
+  }
+
   absl::Status ReadAll() override { return Read(*bulk_, 0, sample_.size); }
 
   absl::Status ReadPages(uint64_t count, int depth,
@@ -133,8 +141,8 @@ class Ours final : public Contender {
 
   const Sample sample_;
   const std::unique_ptr<ServerProcess> server_;
-  const std::shared_ptr<ChunkServiceClient> demand_;
-  const std::shared_ptr<ChunkServiceClient> bulk_;
+  std::shared_ptr<ChunkServiceClient> demand_;
+  std::shared_ptr<ChunkServiceClient> bulk_;
 };
 
 }  // namespace
@@ -144,15 +152,7 @@ absl::StatusOr<std::unique_ptr<Contender>> StartOurs(const Sample& sample) {
                                const absl::Status end = Serve(sample, ready);
                                std::fprintf(stderr, "server: %s\n", end.ToString().c_str());
                              }));
-  PEERCHUNK_ASSIGN_OR_RETURN(
-      const AddressPolicy policy,
-      AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}}));
-  PEERCHUNK_ASSIGN_OR_RETURN(const PeerAddress address,
-                             policy.Check("127.0.0.1:" + std::to_string(server->port())));
-  const auto connector = GrpcConnector::Create({});
-  PEERCHUNK_ASSIGN_OR_RETURN(auto demand, connector->Connect(address, PeerLane::kDemand));
-  PEERCHUNK_ASSIGN_OR_RETURN(auto bulk, connector->Connect(address, PeerLane::kBulk));
-  return std::make_unique<Ours>(sample, std::move(server), std::move(demand), std::move(bulk));
+  return std::make_unique<Ours>(sample, std::move(server));
 }
 
 }  // namespace peerchunk::bench
