@@ -217,6 +217,16 @@ absl::StatusOr<std::shared_ptr<Template>> Node::GetTemplate(const BuildId& id,
   return impl_->templates->GetTemplate(id, sources, options);
 }
 
+absl::StatusOr<std::shared_ptr<StorageProvider>> Node::OpenBuild(
+    const BuildId& id, const std::vector<std::string>& addresses) {
+  if (!impl_->started.load()) return absl::FailedPreconditionError("Node::OpenBuild before Start");
+  return impl_->directory->OpenBuild(id, addresses, impl_->options.base);
+}
+
+SourceBytes Node::BytesOf(const BuildFileId& file) const {
+  return impl_->directory == nullptr ? SourceBytes{} : impl_->directory->BytesOf(file);
+}
+
 absl::StatusOr<NodeBuildInfo> Node::GetBuild(const BuildId& id) const {
   if (impl_->registry->Find(id) == nullptr && impl_->templates->GetCachedTemplate(id) == nullptr) {
     return absl::NotFoundError(
@@ -238,6 +248,12 @@ absl::Status Node::ReplaceMetadata(const BuildId& id, std::string_view bytes) {
   PEERCHUNK_RETURN_IF_ERROR(impl_->registry->ReplaceMetadata(id, bytes));
   // The template holds the bytes that it was loaded with; the next look-up loads the new ones.
   impl_->templates->Evict(id);
+  if (impl_->uploader != nullptr) impl_->uploader->Enqueue(id);
+  return absl::OkStatus();
+}
+
+absl::Status Node::Retry(const BuildId& id) {
+  PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Retry(id));
   if (impl_->uploader != nullptr) impl_->uploader->Enqueue(id);
   return absl::OkStatus();
 }

@@ -1,5 +1,7 @@
 #include "node/open_base.h"
 
+#include <sys/stat.h>
+
 #include <utility>
 
 #include "peerchunk/base/status.h"
@@ -26,6 +28,9 @@ absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBase(const BaseOptions& opt
     return absl::InvalidArgumentError(absl::StrCat(
         "'", options.location,
         "' is not a base: give an absolute path of a folder, or gs://BUCKET[/PREFIX]"));
+  }
+  if (struct stat found{}; options.must_exist && stat(options.location.c_str(), &found) != 0) {
+    return ErrnoStatus(errno, "base folder " + options.location);
   }
   LocalStorageOptions local;
   local.folder = options.location;

@@ -1,0 +1,116 @@
+#include <fcntl.h>
+
+#include <memory>
+
+#include "base/byte_size.h"
+#include "cli/command.h"
+#include "cli/control_client.h"
+#include "cli/output.h"
+#include "peerchunk/base/file.h"
+#include "peerchunk/base/status.h"
+#include "peerchunk/header/header.h"
+
+namespace peerchunk::cli {
+namespace {
+
+struct PauseFlags {
+  std::string build;
+  std::string folder;
+  std::string snapfile;
+  std::string metadata;
+  std::string memfile_header;
+  std::string rootfs_header;
+  std::string memfile;
+  std::string rootfs;
+  bool sync = false;
+};
+
+// The build that a header says it belongs to.
+absl::StatusOr<std::string> BuildOf(const std::string& header_path) {
+  const absl::StatusOr<File> file = File::Open(header_path, O_RDONLY);
+  if (!file.ok()) return Annotate(file.status(), header_path);
+  PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t size, file->Size());
+  if (size > kMaxHeaderFileBytes) {
+    return absl::InvalidArgumentError(header_path + ": too large for a header");
+  }
+  std::string bytes(size, '\0');
+  PEERCHUNK_RETURN_IF_ERROR(file->ReadAt(0, absl::MakeSpan(bytes)));
+  const absl::StatusOr<Header> header = Header::Decode(bytes);
+  if (!header.ok()) return Annotate(header.status(), header_path);
+  return header->metadata().build_id.ToString();
+}
+
+absl::StatusOr<v1::PauseRequest> ToRequest(const PauseFlags& flags) {
+  v1::PauseRequest request;
+  // A file of the folder, unless it is named by its own flag; what a build may lack, if it is
+  // there.
+  const auto path = [&](const std::string& named, FileKind kind, bool optional) -> std::string {
+    if (!named.empty()) return AbsolutePath(named);
+    if (flags.folder.empty()) return "";
+    const std::string in_folder = AbsolutePath(flags.folder) + "/" + std::string(FileName(kind));
+    return optional && !File::Open(in_folder, O_RDONLY).ok() ? "" : in_folder;
+  };
+  request.set_metadata_path(path(flags.metadata, FileKind::kMetadata, false));
+  request.set_rootfs_header_path(path(flags.rootfs_header, FileKind::kRootfsHeader, false));
+  request.set_rootfs_path(path(flags.rootfs, FileKind::kRootfs, false));
+  request.set_snapfile_path(path(flags.snapfile, FileKind::kSnapfile, true));
+  request.set_memfile_header_path(path(flags.memfile_header, FileKind::kMemfileHeader, true));
+  request.set_memfile_path(path(flags.memfile, FileKind::kMemfile, true));
+  request.set_sync(flags.sync);
+  if (request.rootfs_header_path().empty()) {
+    return absl::InvalidArgumentError(
+        "name the files to pause: --folder DIR with the six files, or --metadata, --rootfs, "
+        "--rootfs-header and, unless it is a filesystem-only build, --snapfile, --memfile and "
+        "--memfile-header");
+  }
+  request.set_build_id(flags.build);
+  if (flags.build.empty()) {
+    PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_build_id(), BuildOf(request.rootfs_header_path()));
+  }
+  return request;
+}
+
+absl::Status Run(const PauseFlags& flags, const Invocation& invocation) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const v1::PauseRequest request, ToRequest(flags));
+  PEERCHUNK_ASSIGN_OR_RETURN(const auto client,
+                             ControlClient::Connect(invocation.control, invocation.interrupted));
+  PEERCHUNK_ASSIGN_OR_RETURN(const v1::PauseResponse response,
+                             client->Call(&v1::SandboxService::Stub::Pause, request));
+  const v1::BuildInfo& build = response.build();
+  if (invocation.json) {
+    PrintJson(ToJson(build));
+    return absl::OkStatus();
+  }
+  uint64_t bytes = 0;
+  for (const v1::BuildFileInfo& file : build.files()) bytes += file.size();
+  Print(absl::StrCat("paused ", build.build_id(), ": ", build.files_size(), " files, ",
+                     HumanByteSize(static_cast<double>(bytes)), "; state ", build.state(),
+                     ", served to peers, upload queued\n"));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddPause(CLI::App& app, Invocation& invocation) {
+  const auto flags = std::make_shared<PauseFlags>();
+  CLI::App* const command = app.add_subcommand(
+      "pause", "Hand a snapshot's files to the daemon: served to peers at once, then uploaded");
+  command->add_option("build", flags->build, "The build's id. Default: the one in its headers")
+      ->type_name("BUILD_ID")
+      ->check(kIsBuildId);
+  command
+      ->add_option("--folder", flags->folder, "A folder with the build's files by their own names")
+      ->type_name("DIR");
+  command->add_option("--snapfile", flags->snapfile)->type_name("FILE");
+  command->add_option("--metadata", flags->metadata)->type_name("FILE");
+  command->add_option("--memfile", flags->memfile)->type_name("FILE");
+  command->add_option("--memfile-header", flags->memfile_header)->type_name("FILE");
+  command->add_option("--rootfs", flags->rootfs)->type_name("FILE");
+  command->add_option("--rootfs-header", flags->rootfs_header)->type_name("FILE");
+  command->add_flag("--sync", flags->sync, "Return only when it is safe against a power cut");
+  command->callback([flags, &invocation] {
+    invocation.run = [flags, &invocation] { return Run(*flags, invocation); };
+  });
+}
+
+}  // namespace peerchunk::cli

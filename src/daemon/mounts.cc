@@ -1,0 +1,81 @@
+#include "daemon/mounts.h"
+
+#include <utility>
+
+#ifdef PEERCHUNK_HAVE_MOUNT
+#include "peerchunk/mount/template_mount.h"
+#endif
+
+#include "peerchunk/base/status.h"
+
+namespace peerchunk {
+
+struct Mounts::Mount {
+  BuildId build;
+#ifdef PEERCHUNK_HAVE_MOUNT
+  std::unique_ptr<TemplateMount> mount;
+#endif
+};
+
+Mounts::Mounts(std::string overlay_folder) : overlay_folder_(std::move(overlay_folder)) {}
+Mounts::~Mounts() = default;
+
+absl::Status Mounts::Add(std::shared_ptr<Template> build, const std::string& mount_path) {
+#ifdef PEERCHUNK_HAVE_MOUNT
+  {
+    const MutexLock lock(mutex_);
+    if (!by_path_.emplace(mount_path, nullptr).second) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          mount_path, " is a mount of this daemon already: peerchunk umount ", mount_path));
+    }
+  }
+  auto made = std::make_unique<Mount>();
+  made->build = build->id();
+  auto mounted = TemplateMount::Mount(
+      std::move(build), {.mount_path = mount_path,
+                         .overlay_folder = overlay_folder_ + "/" + BuildId::Random().ToString()});
+  const MutexLock lock(mutex_);
+  if (!mounted.ok()) {
+    by_path_.erase(mount_path);
+    return Annotate(mounted.status(), "mount at " + mount_path);
+  }
+  made->mount = *std::move(mounted);
+  by_path_[mount_path] = std::move(made);
+  return absl::OkStatus();
+#else
+  return absl::UnimplementedError(
+      absl::StrCat("mount build ", build->id().ToString(), " at ", mount_path,
+                   ": this peerchunkd was built without libfuse3 (PEERCHUNK_WITH_MOUNT)"));
+#endif
+}
+
+absl::Status Mounts::Remove(const std::string& mount_path) {
+  std::unique_ptr<Mount> removed;  // Unmounts when it goes, after the lock.
+  const MutexLock lock(mutex_);
+  const auto found = by_path_.find(mount_path);
+  if (found == by_path_.end() || found->second == nullptr) {
+    return absl::NotFoundError(absl::StrCat(mount_path, " is not a mount of this daemon"));
+  }
+  removed = std::move(found->second);
+  by_path_.erase(found);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> Mounts::Paths() const {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> paths;
+  for (const auto& [path, mount] : by_path_) {
+    if (mount != nullptr) paths.push_back(path);
+  }
+  return paths;
+}
+
+std::string Mounts::PathOf(const BuildId& build) const {
+  const MutexLock lock(mutex_);
+  for (const auto& [path, mount] : by_path_) {
+    if (mount != nullptr && mount->build == build) return path;
+  }
+  return "";
+}
+
+}  // namespace peerchunk

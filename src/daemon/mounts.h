@@ -1,0 +1,41 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <absl/status/status.h>
+
+#include "peerchunk/base/build_id.h"
+#include "peerchunk/base/mutex.h"
+#include "peerchunk/template/template.h"
+
+namespace peerchunk {
+
+// The mounts that this daemon made, by path. The destructor unmounts them all. Thread-safe.
+class Mounts {
+ public:
+  // What guests write goes into folders of their own under `overlay_folder`.
+  explicit Mounts(std::string overlay_folder);
+  ~Mounts();
+
+  // AlreadyExists: something is mounted there by this daemon. Unimplemented: built without the
+  // mount.
+  absl::Status Add(std::shared_ptr<Template> build, const std::string& mount_path);
+  absl::Status Remove(const std::string& mount_path);  // NotFound
+
+  std::vector<std::string> Paths() const;
+  // Where a build is mounted; empty: nowhere. Of several, the first by name.
+  std::string PathOf(const BuildId& build) const;
+
+ private:
+  struct Mount;
+
+  const std::string overlay_folder_;
+  mutable Mutex mutex_;
+  // Null while the mount is being made: the path is taken.
+  std::map<std::string, std::unique_ptr<Mount>> by_path_ PEERCHUNK_GUARDED_BY(mutex_);
+};
+
+}  // namespace peerchunk
