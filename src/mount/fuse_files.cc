@@ -139,6 +139,9 @@ void FuseFiles::Init(fuse_conn_info& connection) const {
   connection.max_readahead = std::min<unsigned>(connection.max_readahead, options_.readahead_bytes);
   // The bytes change only through this mount, so the kernel's pages stay right. And with
   // asynchronous direct reads a process cannot be killed while it waits for one.
+  // One silent source must not use up what the kernel reads ahead at a time, for all files
+  // together.
+  connection.max_background = 256;
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ASYNC_DIO);
 }
 

@@ -47,6 +47,51 @@ std::string CannotMount() {
   return "";
 }
 
+// Runs `work`, which makes system calls only, in a process of its own, and returns its pid; it
+// exits with what `work` returns. A process must not map a file that it serves itself: the kernel
+// holds its memory map while it waits for the answer. Nor may it keep the connection open.
+template <typename Work>
+pid_t StartChild(Work work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    close_range(3, ~0U, 0);
+    _exit(work());
+  }
+  return child;
+}
+
+int ExitCode(pid_t child) {
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+// Maps `size` bytes of a file, calls work(char*), unmaps. Returns what `work` returns, 2 when it
+// fails.
+template <typename Work>
+int WithMapping(const std::string& path, size_t size, int flags, Work work) {
+  return ExitCode(StartChild([&] {
+    const int file = open(path.c_str(), O_RDWR);
+    void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, file, 0);
+    if (file < 0 || memory == MAP_FAILED) return 2;
+    const int result = work(static_cast<char*>(memory));
+    return munmap(memory, size) == 0 && close(file) == 0 ? result : 2;
+  }));
+}
+
+// A process that reads one page, waiting for nothing but the file system.
+pid_t StartReader(const std::string& path, uint64_t page) {
+  const std::string input = "if=" + path;
+  const std::string skip = "skip=" + std::to_string(page);
+  const pid_t child = fork();
+  if (child == 0) {
+    execlp("dd", "dd", input.c_str(), "of=/dev/null", "bs=4096", "count=1", skip.c_str(),
+           "iflag=direct", "status=none", nullptr);
+    _exit(127);
+  }
+  return child;
+}
+
 class TemplateMountTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -156,15 +201,12 @@ TEST_F(TemplateMountTest, TouchedPageReadsLittleMore) {
   const ScriptedTemplate build({.memfile_bytes = 16 * kMiB});
   const auto mounted = Mount(build);
   ASSERT_NE(mounted, nullptr);
-  const auto file = File::Open(PathOf(FileKind::kMemfile), O_RDWR);
-  ASSERT_OK(file);
-  void* const memory = mmap(nullptr, 16 * kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE, file->fd(), 0);
-  ASSERT_NE(memory, MAP_FAILED);
-  const char* const bytes = static_cast<const char*>(memory);
-  EXPECT_EQ(bytes[8 * kMiB], build.build.memfile[8 * kMiB]);
+  const char expected = build.build.memfile[8 * kMiB];
+  EXPECT_EQ(WithMapping(PathOf(FileKind::kMemfile), 16 * kMiB, MAP_PRIVATE,
+                        [=](const char* bytes) { return bytes[8 * kMiB] == expected ? 0 : 1; }),
+            0);
   EXPECT_LE(metrics_.CounterValue("peerchunk_mount_read_bytes_total", {{"file", "memfile"}}),
             uint64_t{Options().readahead_bytes});
-  munmap(memory, 16 * kMiB);
 }
 
 TEST_F(TemplateMountTest, WritesGoToTheOverlayAndAreReadBack) {
@@ -209,14 +251,12 @@ TEST_F(TemplateMountTest, SharedMappingWritesReachTheOverlay) {
   const ScriptedTemplate build;
   const auto mounted = Mount(build);
   ASSERT_NE(mounted, nullptr);
-  {
-    const auto file = File::Open(PathOf(FileKind::kMemfile), O_RDWR);
-    const size_t size = build.build.memfile.size();
-    void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd(), 0);
-    ASSERT_NE(memory, MAP_FAILED);
-    static_cast<char*>(memory)[5 * kPageBytes + 1] = 'y';
-    munmap(memory, size);
-  }  // Closing it writes it back.
+  EXPECT_EQ(WithMapping(PathOf(FileKind::kMemfile), build.build.memfile.size(), MAP_SHARED,
+                        [](char* bytes) {
+                          bytes[5 * kPageBytes + 1] = 'y';
+                          return 0;
+                        }),
+            0);
   EXPECT_THAT(*mounted->DirtyBlocks(FileKind::kMemfile), ElementsAre(5));
   std::string expected = build.build.memfile;
   expected[5 * kPageBytes + 1] = 'y';
@@ -228,17 +268,17 @@ TEST_F(TemplateMountTest, PrivateMappingWritesStayPrivate) {
   const ScriptedTemplate build;
   const auto mounted = Mount(build);
   ASSERT_NE(mounted, nullptr);
-  const auto file = File::Open(PathOf(FileKind::kMemfile), O_RDWR);
-  ASSERT_OK(file);
-  const size_t size = build.build.memfile.size();
-  void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file->fd(), 0);
-  ASSERT_NE(memory, MAP_FAILED);
-  char* const bytes = static_cast<char*>(memory);
-  for (size_t i = 0; i < size; i += kPageBytes) bytes[i] ^= 1;
-  for (size_t i = 0; i < size; i += kPageBytes) {
-    ASSERT_EQ(bytes[i], build.build.memfile[i] ^ 1) << i;
-  }
-  munmap(memory, size);
+  const std::string& before = build.build.memfile;
+  EXPECT_EQ(WithMapping(PathOf(FileKind::kMemfile), before.size(), MAP_PRIVATE,
+                        [&](char* bytes) {
+                          for (size_t i = 0; i < before.size(); i += kPageBytes) bytes[i] ^= 1;
+                          for (size_t i = 0; i < before.size(); i += kPageBytes) {
+                            if (bytes[i] != static_cast<char>(before[i] ^ 1)) return 1;
+                          }
+                          return 0;
+                        }),
+            0);
+  EXPECT_TRUE(ReadAll(PathOf(FileKind::kMemfile)) == before);
   EXPECT_THAT(*mounted->DirtyBlocks(FileKind::kMemfile), IsEmpty());
 }
 
@@ -298,19 +338,6 @@ TEST_F(TemplateMountTest, SourceThatStaysAwayIsAnErrorAndNotForEver) {
   EXPECT_TRUE(ReadAll(PathOf(FileKind::kRootfs)) == build.build.rootfs);
 }
 
-// A process that reads one page, waiting for nothing but the file system.
-pid_t StartReader(const std::string& path, uint64_t page) {
-  const std::string input = "if=" + path;
-  const std::string skip = "skip=" + std::to_string(page);
-  const pid_t child = fork();
-  if (child == 0) {
-    execlp("dd", "dd", input.c_str(), "of=/dev/null", "bs=4096", "count=1", skip.c_str(),
-           "iflag=direct", "status=none", nullptr);
-    _exit(127);
-  }
-  return child;
-}
-
 // Every lane waits for a silent source, and more reads wait for a lane; then the readers are
 // killed: their reads must end, or the processes could not. (Direct reads, whose end the process
 // waits for; a read through the page cache is left behind by it.)
@@ -331,11 +358,7 @@ TEST_F(TemplateMountTest, KilledReadersEndThoughTheSourceIsSilent) {
   for (size_t i = 0; i < 5; ++i) readers.push_back(StartReader(path, pages.at(i * 3) / kPageBytes));
   build.memfile->AwaitReads(2);
   for (const pid_t reader : readers) kill(reader, SIGKILL);
-  for (const pid_t reader : readers) {
-    int status = 0;
-    ASSERT_EQ(waitpid(reader, &status, 0), reader);
-    EXPECT_TRUE(WIFSIGNALED(status));
-  }
+  for (const pid_t reader : readers) EXPECT_EQ(ExitCode(reader), -SIGKILL);
   build.memfile->OnRead(nullptr);
   EXPECT_TRUE(ReadAll(path) == build.build.memfile);
 }
