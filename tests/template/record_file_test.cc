@@ -118,8 +118,9 @@ std::string Resealed(const std::function<void(nlohmann::json&)>& change) {
 }
 
 TEST(RecordFileTest, AnyFieldMissingOrOfAnotherTypeIsDamaged) {
-  for (const auto& [key, value] :
-       nlohmann::json::parse(EncodeRecord(SomeBuild()))["record"].items()) {
+  const nlohmann::json fields = nlohmann::json::parse(EncodeRecord(SomeBuild()))["record"];
+  for (auto field = fields.begin(); field != fields.end(); ++field) {
+    const std::string key = field.key();
     EXPECT_EQ(CodeOf(DecodeRecord(Resealed([&](auto& record) { record.erase(key); }), kId)),
               absl::StatusCode::kDataLoss)
         << key;
