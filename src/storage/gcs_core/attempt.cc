@@ -26,6 +26,7 @@ Attempt::Attempt(GcsContext& context, const CallLimits& limits, const std::strin
       on_cancel_(limits.cancellation, [call = call_] { call->Cancel(); }) {}
 
 void Attempt::Expect(absl::Time since, absl::Duration budget, Counter& stalls) {
+  if (watch_.fired()) return;  // What was expected then is the cause.
   budget_ = budget;
   stalls_ = &stalls;
   watch_.Expect(std::min(since + budget, limits_.deadline));

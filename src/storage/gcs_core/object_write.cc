@@ -16,7 +16,10 @@ constexpr int64_t kNoGeneration = 1;
 
 }  // namespace
 
-ObjectWrite ObjectWrite::From(std::string object, const WriteOptions& options) {
+absl::StatusOr<ObjectWrite> ObjectWrite::From(std::string object, const WriteOptions& options) {
+  if (options.if_absent && options.if_version) {
+    return absl::InvalidArgumentError("if_absent and if_version exclude each other");
+  }
   ObjectWrite write;
   write.object = std::move(object);
   write.metadata = options.metadata;

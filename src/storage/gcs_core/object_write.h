@@ -22,8 +22,8 @@ struct ObjectWrite {
   // An earlier attempt, maybe of an earlier process, may have succeeded without our knowing.
   bool outcome_unknown = false;
 
-  // `if_version` that is no generation becomes one that never exists.
-  static ObjectWrite From(std::string object, const WriteOptions& options);
+  // An `if_version` that is no generation becomes one that never exists.
+  static absl::StatusOr<ObjectWrite> From(std::string object, const WriteOptions& options);
 };
 
 // The CRC32C of the bytes to be written, where it takes reading them.

@@ -23,7 +23,9 @@ struct AttemptEnd {
 AttemptEnd Send(GcsContext& context, const ObjectWrite& write, const UploadSource& source,
                 uint32_t crc32c, Attempt& attempt, std::string& buffer) {
   const GcsWriteSpec spec{write.object, write.metadata, write.if_generation, source.size()};
+  attempt.Expect(context.clock.Now(), context.tuning.write_stall, context.metrics.write_stalls);
   const std::unique_ptr<GcsWriteStream> stream = attempt.call().WriteObject();
+  attempt.Rest();
   AttemptEnd end;
   uint64_t offset = 0;
   do {
@@ -39,7 +41,9 @@ AttemptEnd Send(GcsContext& context, const ObjectWrite& write, const UploadSourc
     message.finish = offset + buffer.size() == source.size();
     if (message.finish) message.object_crc32c = crc32c;
     attempt.Expect(context.clock.Now(), context.tuning.write_stall, context.metrics.write_stalls);
-    if (!stream->Write(message)) break;
+    const bool written = stream->Write(message);
+    attempt.Rest();
+    if (!written) break;
     context.metrics.written_bytes.Add(buffer.size());
     offset += buffer.size();
   } while (offset < source.size());

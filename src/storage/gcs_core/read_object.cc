@@ -107,6 +107,8 @@ absl::Status ObjectReader::Open() {
   attempt_ = std::make_unique<Attempt>(context_, limits_, token_, retry_.avoid());
   first_message_ = true;
   opened_ = context_.clock.Now();
+  // Opening, too, waits for the connection.
+  attempt_->Expect(opened_, context_.tuning.first_byte, context_.metrics.first_byte_stalls);
   if (offset_ > begin_) context_.metrics.read_resumes.Add();
   stream_ = attempt_->call().ReadObject(
       {.object = object_, .generation = generation_, .offset = offset_, .limit = Limit()});

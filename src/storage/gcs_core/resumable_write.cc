@@ -105,7 +105,10 @@ ResumableWrite::Step ResumableWrite::SendSegment() {
   {
     Attempt attempt(context_, write_.limits, TokenIn(write_token_), loop_.avoid());
     step.channel = attempt.channel();
+    attempt.Expect(context_.clock.Now(), context_.tuning.write_stall,
+                   context_.metrics.write_stalls);
     const std::unique_ptr<GcsWriteStream> stream = attempt.call().WriteObject();
+    attempt.Rest();
     step.local = SendMessages(attempt, *stream, *crc32c, position);
     if (!step.local.ok()) {
       attempt.Settle(step.local).IgnoreError();
@@ -159,7 +162,9 @@ absl::Status ResumableWrite::SendMessages(Attempt& attempt, GcsWriteStream& stre
     }
     attempt.Expect(context_.clock.Now(), context_.tuning.write_stall,
                    context_.metrics.write_stalls);
-    if (!stream.Write(message)) return absl::OkStatus();
+    const bool written = stream.Write(message);
+    attempt.Rest();
+    if (!written) return absl::OkStatus();
     context_.metrics.written_bytes.Add(buffer_.size());
     position = next;
     if (message.finish || position - from >= context_.tuning.segment_bytes ||

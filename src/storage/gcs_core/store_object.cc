@@ -86,7 +86,7 @@ absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
   if (object.ok() || !WorthResuming(object.status())) {
     if (record.sessions.size() > 1) {
       DeleteParts(context, record.id,
-                  object.ok() ? context.tuning.answer : context.tuning.clean_up);
+                  object.ok() ? context.tuning.write_budget : context.tuning.clean_up);
     }
     claim->Drop();
   }
@@ -98,7 +98,7 @@ absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
 
 absl::StatusOr<ObjectStat> StoreObject(GcsContext& context, const std::string& object,
                                        const UploadSource& source, const WriteOptions& options) {
-  const ObjectWrite write = ObjectWrite::From(object, options);
+  PEERCHUNK_ASSIGN_OR_RETURN(const ObjectWrite write, ObjectWrite::From(object, options));
   PEERCHUNK_RETURN_IF_ERROR(write.limits.Check(context.clock));
   return source.size() <= context.tuning.one_shot_bytes
              ? StoreSmall(context, write, source, options.crc32c)

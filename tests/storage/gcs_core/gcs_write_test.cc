@@ -1,0 +1,466 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "peerchunk/base/crc32c.h"
+#include "peerchunk/base/file.h"
+#include "tests/support/gcs/gcs_fixture.h"
+#include "tests/support/sample_bytes.h"
+#include "tests/support/status_asserts.h"
+#include "tests/support/temp_dir.h"
+
+namespace peerchunk::test {
+namespace {
+
+using Code = absl::StatusCode;
+using Kind = GcsFault::Kind;
+
+WriteOptions CreateOnly() {
+  WriteOptions options;
+  options.if_absent = true;
+  return options;
+}
+
+class GcsWriteTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    EXPECT_TRUE(gcs_.fake->violations().empty()) << testing::PrintToString(gcs_.fake->violations());
+    EXPECT_EQ(gcs_.fake->faults_waiting(), 0u) << "a fault that was meant to happen did not";
+  }
+
+  absl::StatusOr<ObjectStat> Put(const std::string& bytes,
+                                 const WriteOptions& options = CreateOnly()) {
+    return gcs_.Put("a/object", bytes, options);
+  }
+  void ExpectStored(const absl::StatusOr<ObjectStat>& stat, const std::string& bytes) {
+    ASSERT_OK(stat);
+    EXPECT_EQ(stat->size, bytes.size());
+    EXPECT_EQ(stat->crc32c, Crc32c(bytes));
+    EXPECT_TRUE(gcs_.fake->Bytes("base/a/object") == bytes);
+    EXPECT_EQ(gcs_.fake->Names(), std::vector<std::string>{"base/a/object"});
+  }
+  void ExpectNothingStored() { EXPECT_TRUE(gcs_.fake->Names().empty()); }
+  absl::Duration Elapsed() { return gcs_.clock.Now() - start_; }
+
+  GcsFixture gcs_;
+  const absl::Time start_ = gcs_.clock.Now();
+  const std::string small_ = SampleBytes(400'000, 1);             // One message.
+  const std::string medium_ = SampleBytes(3 * kMiB + 12'345, 2);  // One session.
+  const std::string large_ = SampleBytes(9 * kMiB + 777, 3);      // Parts.
+};
+
+TEST_F(GcsWriteTest, SmallObjectTakesOneStream) {
+  ExpectStored(Put(small_), small_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kWriteObject), 1u);
+  EXPECT_EQ(gcs_.fake->calls().size(), 1u);
+}
+
+TEST_F(GcsWriteTest, MediumObjectTakesOneSession) {
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 1u);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kComposeObject), 0u);
+}
+
+TEST_F(GcsWriteTest, LargeObjectTakesPartsAndOneCompose) {
+  ExpectStored(Put(large_), large_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 10u);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kComposeObject), 1u);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kDeleteObject), 10u);
+}
+
+TEST_F(GcsWriteTest, PartsAreAtMostThirtyTwo) {
+  const std::string bytes = SampleBytes(40 * kMiB, 4);
+  ExpectStored(Put(bytes), bytes);
+  EXPECT_LE(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 32u);
+}
+
+TEST_F(GcsWriteTest, PartsLieWhereNoBuildIsListed) {
+  // The compose never succeeds, so the parts can be seen.
+  gcs_.Inject(GcsRpc::kComposeObject, Kind::kStall);
+  std::vector<std::string> names;
+  gcs_.while_stalled = [&] { names = gcs_.fake->Names(); };
+  ExpectStored(Put(large_), large_);
+  ASSERT_EQ(names.size(), 10u);
+  for (const std::string& name : names) EXPECT_EQ(name.find("base/.peerchunk/parts/"), 0u) << name;
+  EXPECT_EQ(CodeOf(gcs_.storage->OpenBlob(".peerchunk/parts/x")), Code::kInvalidArgument);
+  EXPECT_EQ(CodeOf(gcs_.storage->DeleteObjectsWithPrefix(".peerchunk/", {})),
+            Code::kInvalidArgument);
+}
+
+TEST_F(GcsWriteTest, MetadataGoesWithEveryWayOfWriting) {
+  WriteOptions options;
+  options.metadata = {{"peerchunk-version", "3"}};
+  for (const std::string& bytes : {small_, medium_, large_}) {
+    const absl::StatusOr<ObjectStat> stat = Put(bytes, options);
+    ExpectStored(stat, bytes);
+    EXPECT_EQ(stat->metadata, options.metadata);
+    EXPECT_EQ(gcs_.Open("a/object")->Stat({})->metadata, options.metadata);
+  }
+}
+
+// --- GCS.md section 3, column "resumable write"
+// -----------------------------------------------------
+
+class GcsWriteAgainTest : public GcsWriteTest, public testing::WithParamInterface<Code> {};
+
+TEST_P(GcsWriteAgainTest, SessionIsAskedAndGoesOn) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, GetParam(), 1);
+  ExpectStored(Put(medium_), medium_);
+  std::vector<FakeCallRecord> calls;
+  for (const FakeCallRecord& call : gcs_.fake->calls()) {
+    if (call.rpc != GcsRpc::kGetObject) calls.push_back(call);
+  }
+  ASSERT_EQ(calls.size(), 4u);  // Start, write, query, write.
+  EXPECT_EQ(calls[2].rpc, GcsRpc::kQueryWriteStatus);
+  EXPECT_NE(calls[1].connection, calls[2].connection);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_write_resumes_total"), 1u);
+  EXPECT_LE(gcs_.CounterOf("peerchunk_gcs_written_bytes_total"), medium_.size() + 2 * kMiB);
+}
+
+TEST_P(GcsWriteAgainTest, OneShotIsSentAgainWithItsToken) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, GetParam());
+  ExpectStored(Put(small_), small_);
+  const std::vector<FakeCallRecord> calls = gcs_.fake->calls();
+  ASSERT_EQ(calls.size(), 2u);
+  EXPECT_EQ(calls[0].token, calls[1].token);
+  EXPECT_NE(calls[0].connection, calls[1].connection);
+}
+
+TEST_P(GcsWriteAgainTest, LostAnswersAreNoFailures) {
+  gcs_.Inject(GcsRpc::kStartResumableWrite, Kind::kLostAnswer, GetParam());
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kLostAnswer, GetParam());
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kLostAnswer, GetParam());
+  ExpectStored(Put(medium_), medium_);
+}
+
+TEST_P(GcsWriteAgainTest, ComposeWithALostAnswerIsFound) {
+  gcs_.Inject(GcsRpc::kComposeObject, Kind::kLostAnswer, GetParam());
+  ExpectStored(Put(large_), large_);
+}
+
+INSTANTIATE_TEST_SUITE_P(Codes, GcsWriteAgainTest,
+                         testing::Values(Code::kUnavailable, Code::kInternal,
+                                         Code::kDeadlineExceeded, Code::kUnknown, Code::kAborted,
+                                         Code::kResourceExhausted),
+                         [](const auto& info) { return std::string(StatusCodeName(info.param)); });
+
+TEST_F(GcsWriteTest, StallsAreCutEverywhere) {
+  gcs_.Inject(GcsRpc::kStartResumableWrite, Kind::kStall);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kStall);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_stalls_total", {{"reason", "write"}}), 1u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_stalls_total", {{"reason", "answer"}}), 2u);
+}
+
+TEST_F(GcsWriteTest, TooMuchAtOnceAndConflictsWaitAtLeastASecond) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kResourceExhausted, 1);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_GE(Elapsed(), absl::Seconds(1));
+  const absl::Time before = gcs_.clock.Now();
+  gcs_.fake->Erase("base/a/object");
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kAborted, 1);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_GE(gcs_.clock.Now() - before, absl::Seconds(1));
+}
+
+TEST_F(GcsWriteTest, SessionLostTwiceBeginsAgain) {
+  for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kSessionGone);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 3u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_sessions_restarted_total"), 2u);
+}
+
+TEST_F(GcsWriteTest, SessionLostThriceFails) {
+  for (int i = 0; i < 3; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kSessionGone);
+  EXPECT_EQ(CodeOf(Put(medium_)), Code::kUnavailable);
+  ExpectNothingStored();
+}
+
+TEST_F(GcsWriteTest, SessionLostAfterItsLastAnswerWasLostIsASuccess) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kLostAnswer);
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kNotFound);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 2u);
+}
+
+TEST_F(GcsWriteTest, OutOfRangeOnceIsAskedAndGoesOn) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kOutOfRange, 1);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 1u);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kQueryWriteStatus), 1u);
+}
+
+TEST_F(GcsWriteTest, OutOfRangeTwiceStartsAgain) {
+  for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kOutOfRange);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 2u);
+}
+
+TEST_F(GcsWriteTest, OutOfRangeThriceFails) {
+  for (int i = 0; i < 3; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kOutOfRange);
+  EXPECT_EQ(CodeOf(Put(medium_)), Code::kOutOfRange);
+  ExpectNothingStored();
+  EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+}
+
+TEST_F(GcsWriteTest, ObjectThatIsThereIsAlreadyExistsWhateverItHolds) {
+  for (const std::string& bytes : {small_, medium_, large_}) {
+    gcs_.fake->Seed("base/a/object", bytes);
+    EXPECT_EQ(CodeOf(Put(bytes)), Code::kAlreadyExists);
+    gcs_.fake->Seed("base/a/object", "other");
+    EXPECT_EQ(CodeOf(Put(bytes)), Code::kAlreadyExists);
+  }
+}
+
+TEST_F(GcsWriteTest, OneShotWithALostAnswerIsASuccess) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kLostAnswer);
+  ExpectStored(Put(small_), small_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kWriteObject), 2u);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kGetObject), 1u);
+}
+
+TEST_F(GcsWriteTest, OneShotWithALostAnswerAndAnotherWriterIsAlreadyExists) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall);
+  gcs_.while_stalled = [&] { gcs_.fake->Seed("base/a/object", "someone else's"); };
+  EXPECT_EQ(CodeOf(Put(small_)), Code::kAlreadyExists);
+}
+
+TEST_F(GcsWriteTest, ReplacingAVersionWithALostAnswerIsASuccess) {
+  gcs_.fake->Seed("base/a/object", "old");
+  WriteOptions options;
+  options.if_version = std::to_string(gcs_.fake->Find("base/a/object")->generation);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kLostAnswer);
+  ExpectStored(Put(small_, options), small_);
+}
+
+class GcsChecksumCodeTest : public testing::TestWithParam<Code> {
+ protected:
+  GcsChecksumCodeTest() : gcs_(Options()) {}
+  static FakeGcsOptions Options() {
+    FakeGcsOptions options;
+    options.checksum_code = GetParam();
+    return options;
+  }
+  GcsFixture gcs_;
+};
+
+TEST_P(GcsChecksumCodeTest, BytesGarbledOnceAreSentAgain) {
+  for (const uint64_t size : {300 * kKiB, 3 * kMiB, 9 * kMiB}) {
+    const std::string bytes = SampleBytes(size, size);
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kGarbledUpload);
+    const absl::StatusOr<ObjectStat> stat = gcs_.Put("a/object", bytes, CreateOnly());
+    ASSERT_OK(stat);
+    EXPECT_EQ(stat->crc32c, Crc32c(bytes));
+    EXPECT_EQ(gcs_.fake->Names(), std::vector<std::string>{"base/a/object"});
+    gcs_.fake->Erase("base/a/object");
+  }
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_checksum_mismatches_total"), 3u);
+}
+
+TEST_P(GcsChecksumCodeTest, BytesGarbledTwiceAreDataLoss) {
+  for (const uint64_t size : {300 * kKiB, 3 * kMiB}) {
+    for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kGarbledUpload);
+    EXPECT_EQ(CodeOf(gcs_.Put("a/object", SampleBytes(size, 1), CreateOnly())), Code::kDataLoss);
+    EXPECT_EQ(gcs_.fake->faults_waiting(), 0u);
+    EXPECT_TRUE(gcs_.fake->Names().empty());
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Codes, GcsChecksumCodeTest,
+                         testing::Values(Code::kInvalidArgument, Code::kDataLoss,
+                                         Code::kFailedPrecondition),
+                         [](const auto& info) { return std::string(StatusCodeName(info.param)); });
+
+TEST_F(GcsWriteTest, UnauthenticatedIsTriedOnceMore) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kUnauthenticated);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_GE(Elapsed(), absl::Seconds(1));
+  gcs_.fake->Erase("base/a/object");
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kUnauthenticated);
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kUnauthenticated);
+  EXPECT_EQ(CodeOf(Put(medium_)), Code::kUnauthenticated);
+}
+
+TEST_F(GcsWriteTest, PermissionDeniedFailsAtOnceAndCancelsTheSession) {
+  for (const Code code : {Code::kPermissionDenied, Code::kUnimplemented}) {
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, code);
+    EXPECT_EQ(CodeOf(Put(medium_)), code);
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+    ExpectNothingStored();
+  }
+}
+
+TEST_F(GcsWriteTest, PermissionDeniedForOnePartLeavesNone) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kUnavailable, 0);
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kPermissionDenied);
+  EXPECT_EQ(CodeOf(Put(large_)), Code::kPermissionDenied);
+  EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  ExpectNothingStored();
+}
+
+TEST_F(GcsWriteTest, CallersCancelCancelsTheSessions) {
+  for (const std::string& bytes : {medium_, large_}) {
+    std::stop_source stop;
+    gcs_.while_stalled = [&] { stop.request_stop(); };
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall);
+    WriteOptions options = CreateOnly();
+    options.cancellation = stop.get_token();
+    EXPECT_EQ(CodeOf(Put(bytes, options)), Code::kCancelled);
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+    ExpectNothingStored();
+  }
+}
+
+// --- What else may go wrong
+// ------------------------------------------------------------------------
+
+TEST_F(GcsWriteTest, LessPersistedThanSentIsSentAgain) {
+  for (int i = 0; i < 3; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kPersistsLess);
+  ExpectStored(Put(medium_), medium_);
+  EXPECT_GT(gcs_.CounterOf("peerchunk_gcs_written_bytes_total"), medium_.size());
+}
+
+TEST_F(GcsWriteTest, WrongChecksumInTheAnswerIsNeverBelieved) {
+  for (const auto& [bytes, rpc] :
+       {std::pair{small_, GcsRpc::kWriteObject}, std::pair{large_, GcsRpc::kComposeObject}}) {
+    gcs_.Inject(rpc, Kind::kWrongAnswer);
+    EXPECT_EQ(CodeOf(Put(bytes)), Code::kDataLoss);
+    ExpectNothingStored();
+  }
+  // A session is tried once more.
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kWrongAnswer);
+  ExpectStored(Put(medium_), medium_);
+  gcs_.fake->Erase("base/a/object");
+  for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kWrongAnswer);
+  EXPECT_EQ(CodeOf(Put(medium_)), Code::kDataLoss);
+  ExpectNothingStored();
+}
+
+TEST_F(GcsWriteTest, AnswerWithoutAChecksumIsCompletedByAsking) {
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kNoChecksum);
+  ExpectStored(Put(small_), small_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kGetObject), 1u);
+}
+
+TEST_F(GcsWriteTest, UploadGivesUpAfterItsBudgetWithoutProgress) {
+  for (int i = 0; i < 2'000; ++i) gcs_.Inject(GcsRpc::kStartResumableWrite, Kind::kError);
+  EXPECT_EQ(CodeOf(Put(medium_)), Code::kUnavailable);
+  EXPECT_LE(Elapsed(), gcs_.options.tuning.write_budget);
+  EXPECT_GT(Elapsed(), absl::Minutes(3));
+  while (gcs_.fake->faults_waiting() > 0) Put(medium_).status().IgnoreError();
+}
+
+TEST_F(GcsWriteTest, PersistedProgressRenewsTheBudget) {
+  gcs_.options.tuning.parallel_bytes = 64 * kMiB;
+  gcs_.options.tuning.write_budget = absl::Minutes(2);
+  gcs_.Restart();
+  // Every stream brings one message home, then stalls.
+  const std::string bytes = SampleBytes(20 * kMiB, 9);
+  for (int i = 0; i < 9; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  ExpectStored(Put(bytes), bytes);
+  EXPECT_GT(Elapsed(), gcs_.options.tuning.write_budget);
+}
+
+class GcsFileTest : public GcsWriteTest {
+ protected:
+  absl::StatusOr<ObjectStat> Store(const WriteOptions& options = CreateOnly()) {
+    return gcs_.Open("a/object")->StoreFile(files_.PathOf("file"), options);
+  }
+  // Flips one byte and, unless told otherwise, sets the times back.
+  void ChangeFile(uint64_t offset, bool hide) {
+    struct stat before;
+    ASSERT_EQ(::stat(files_.PathOf("file").c_str(), &before), 0);
+    const absl::StatusOr<File> file = files_.folder().OpenAt("file", O_RDWR);
+    ASSERT_OK(file);
+    char byte = 0;
+    ASSERT_OK(file->ReadAt(offset, absl::MakeSpan(&byte, 1)));
+    byte = static_cast<char>(byte ^ 1);
+    ASSERT_OK(file->WriteAt(offset, std::string_view(&byte, 1)));
+    const timespec times[2] = {before.st_atim, hide ? before.st_mtim : timespec{1, 0}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, files_.PathOf("file").c_str(), times, 0), 0);
+  }
+
+  const TempDir files_;
+};
+
+TEST_F(GcsFileTest, FileIsStoredWhicheverWay) {
+  for (const std::string& bytes : {std::string(), small_, medium_, large_}) {
+    files_.Write("file", bytes);
+    WriteOptions options = CreateOnly();
+    options.crc32c = Crc32c(bytes);
+    ExpectStored(Store(options), bytes);
+    gcs_.fake->Erase("base/a/object");
+  }
+}
+
+TEST_F(GcsFileTest, WrongPromiseStoresNothing) {
+  for (const std::string& bytes : {small_, medium_, large_}) {
+    files_.Write("file", bytes);
+    WriteOptions options = CreateOnly();
+    options.crc32c = Crc32c(bytes) ^ 1;
+    EXPECT_EQ(CodeOf(Store(options)), Code::kDataLoss);
+    ExpectNothingStored();
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  }
+}
+
+TEST_F(GcsFileTest, FileWrittenToFailsTheUpload) {
+  for (const std::string& bytes : {medium_, large_}) {
+    files_.Write("file", bytes);
+    bool changed = false;
+    gcs_.while_stalled = [&] {
+      if (!std::exchange(changed, true)) ChangeFile(100, /*hide=*/false);
+    };
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+    EXPECT_EQ(CodeOf(Store()), Code::kDataLoss);
+    ExpectNothingStored();
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  }
+}
+
+// Also where the file's times say nothing: the bytes that are sent again are not those sent before.
+TEST_F(GcsFileTest, FileChangedBehindItsTimesFailsTheUpload) {
+  files_.Write("file", medium_);
+  bool changed = false;
+  gcs_.while_stalled = [&] {
+    if (!std::exchange(changed, true)) ChangeFile(100, /*hide=*/true);
+  };
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kSessionGone);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kNotFound);
+  EXPECT_EQ(CodeOf(Store()), Code::kDataLoss);
+  ExpectNothingStored();
+}
+
+TEST_F(GcsFileTest, FileThatShrinksFailsTheUpload) {
+  files_.Write("file", medium_);
+  gcs_.while_stalled = [&] {
+    const absl::StatusOr<File> file = files_.folder().OpenAt("file", O_RDWR);
+    ASSERT_OK(file);
+    ASSERT_OK(file->Truncate(kMiB));
+  };
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 0);
+  EXPECT_EQ(CodeOf(Store()), Code::kDataLoss);
+  ExpectNothingStored();
+}
+
+TEST_F(GcsFileTest, NewHardLinkIsNoChange) {
+  files_.Write("file", medium_);
+  bool linked = false;
+  gcs_.while_stalled = [&] {
+    if (std::exchange(linked, true)) return;
+    EXPECT_EQ(::link(files_.PathOf("file").c_str(), files_.PathOf("link").c_str()), 0);
+  };
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  ExpectStored(Store(), medium_);
+}
+
+}  // namespace
+}  // namespace peerchunk::test
