@@ -1,0 +1,77 @@
+#include "peerchunk/peer/grpc_connector.h"
+
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include "peerchunk/peer/address_policy.h"
+#include "tests/support/simulated_clock.h"
+
+namespace peerchunk {
+namespace {
+
+PeerAddress Address(const char* text) {
+  return *AddressPolicy::Create(
+              {.networks = {"10.0.0.0/8", "127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}})
+              ->Check(text);
+}
+
+TEST(GrpcConnectorTest, PlaintextBeyondLoopbackIsRefusedWithWhatToDo) {
+  const auto connector = GrpcConnector::Create({});
+  const auto refused = connector->Connect(Address("10.1.2.3:7070"), PeerLane::kDemand);
+  EXPECT_TRUE(absl::IsPermissionDenied(refused.status()));
+  EXPECT_NE(refused.status().message().find("--insecure-plaintext"), absl::string_view::npos);
+  EXPECT_EQ(connector->channels(), 0);
+  EXPECT_TRUE(connector->Connect(Address("127.0.0.1:7070"), PeerLane::kDemand).ok());
+}
+
+TEST(GrpcConnectorTest, PlaintextBeyondLoopbackIsDialledWhenAllowedByName) {
+  const auto connector = GrpcConnector::Create({.insecure_plaintext = true});
+  EXPECT_TRUE(connector->Connect(Address("10.1.2.3:7070"), PeerLane::kDemand).ok());
+}
+
+TEST(GrpcConnectorTest, CredentialsLetAnyAddressOfThePolicyBeDialled) {
+  const auto connector =
+      GrpcConnector::Create({.credentials = grpc::SslCredentials(grpc::SslCredentialsOptions())});
+  EXPECT_TRUE(connector->Connect(Address("10.1.2.3:7070"), PeerLane::kDemand).ok());
+}
+
+TEST(GrpcConnectorTest, OneChannelForEachAddressAndLane) {
+  const auto connector = GrpcConnector::Create({});
+  const auto a = connector->Connect(Address("127.0.0.1:7070"), PeerLane::kDemand);
+  const auto again = connector->Connect(Address("127.0.0.1:7070"), PeerLane::kDemand);
+  const auto bulk = connector->Connect(Address("127.0.0.1:7070"), PeerLane::kBulk);
+  const auto other = connector->Connect(Address("127.0.0.1:7071"), PeerLane::kDemand);
+  EXPECT_EQ(*a, *again);
+  EXPECT_NE(*a, *bulk);
+  EXPECT_NE(*a, *other);
+  EXPECT_EQ(connector->channels(), 3);
+}
+
+TEST(GrpcConnectorTest, ChannelThatNobodyUsesIsClosedAndOneInUseIsKept) {
+  test::SimulatedClock clock;
+  const auto connector = GrpcConnector::Create({.idle_timeout = absl::Minutes(5), .clock = &clock});
+  auto idle = *connector->Connect(Address("127.0.0.1:7070"), PeerLane::kDemand);
+  const auto used = *connector->Connect(Address("127.0.0.1:7071"), PeerLane::kDemand);
+  const std::weak_ptr<ChunkServiceClient> watch = idle;
+  idle.reset();
+  clock.Advance(absl::Minutes(5) - absl::Nanoseconds(1));
+  (void)connector->Connect(Address("127.0.0.1:7072"), PeerLane::kDemand);
+  EXPECT_FALSE(watch.expired());
+  clock.Advance(absl::Nanoseconds(1));
+  (void)connector->Connect(Address("127.0.0.1:7073"), PeerLane::kDemand);
+  EXPECT_TRUE(watch.expired());
+  EXPECT_EQ(connector->channels(), 3);
+  EXPECT_EQ(*connector->Connect(Address("127.0.0.1:7071"), PeerLane::kDemand), used);
+}
+
+TEST(GrpcConnectorTest, ClientOutlivesItsConnector) {
+  auto connector = GrpcConnector::Create({});
+  const auto client = *connector->Connect(Address("127.0.0.1:9"), PeerLane::kDemand);
+  connector.reset();
+  // Nobody listens there: the call ends, and nothing is touched that went with the connector.
+  EXPECT_FALSE(
+      client->GetBuildFileInfo({.file = {BuildId::Random(), FileKind::kMemfile}}, {}).ok());
+}
+
+}  // namespace
+}  // namespace peerchunk
