@@ -216,7 +216,8 @@ absl::StatusOr<AddressPolicy> AddressPolicy::Create(const Options& options) {
 
 absl::StatusOr<PeerAddress> AddressPolicy::Check(std::string_view address) const {
   PEERCHUNK_ASSIGN_OR_RETURN(const Endpoint peer, ParseEndpoint(address));
-  const auto& [ip, v4] = peer.ip;
+  const Bytes16& ip = peer.ip.bytes;
+  const bool v4 = peer.ip.v4;
   if (peer.port == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("address \"", AbslView(address), "\" has port 0"));

@@ -17,6 +17,18 @@ absl::StatusOr<ObjectStat> StatInBase(const SourceSet& sources, FileKind kind,
   return object->Stat(options);
 }
 
+// OK when metadata.json, written last of all, is in the base; NotFound when it is not.
+absl::Status FindComplete(const SourceSet& sources, const ReadOptions& options) {
+  if (sources.knowledge->complete_in_base()) return absl::OkStatus();
+  const auto marker = StatInBase(sources, FileKind::kMetadata, options);
+  if (absl::IsNotFound(marker.status())) {
+    return absl::NotFoundError("has no metadata.json: the build's upload is not complete");
+  }
+  PEERCHUNK_RETURN_IF_ERROR(marker);
+  sources.knowledge->MarkCompleteInBase();
+  return absl::OkStatus();
+}
+
 enum class Comparison : uint8_t { kEqual, kUnknown, kDiffers };
 
 Comparison Compare(const DeclaredFile& declared, const ObjectStat& stat) {
@@ -38,20 +50,13 @@ absl::StatusOr<std::unique_ptr<Seekable>> OpenInBase(const SourceSet& sources, F
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options) {
   BuildKnowledge& knowledge = *sources.knowledge;
-  if (trust == BaseTrust::kIfComplete && kind != FileKind::kMetadata &&
-      !knowledge.complete_in_base()) {
-    const auto marker = StatInBase(sources, FileKind::kMetadata, options);
-    if (absl::IsNotFound(marker.status())) {
-      return Refuse(
-          absl::NotFoundError("has no metadata.json: the build's upload is not complete"));
+  if (trust == BaseTrust::kIfComplete && kind != FileKind::kMetadata) {
+    if (absl::Status complete = FindComplete(sources, options); !complete.ok()) {
+      return Refuse(std::move(complete));
     }
-    if (!marker.ok()) return Refuse(marker.status());
-    knowledge.MarkCompleteInBase();
   }
   const std::optional<DeclaredFile> declared = knowledge.Declared(kind);
-  // A confirmed metadata.json may be an older version than the one declared.
-  const bool compare = declared && !knowledge.BaseFoundEqual(kind) &&
-                       (kind != FileKind::kMetadata || trust == BaseTrust::kIfEqual);
+  const bool compare = declared && !knowledge.BaseFoundEqual(kind);
   BaseAdmission admission;
   if (!want_stat && !compare) return admission;
   auto stat = StatInBase(sources, kind, options);
@@ -59,17 +64,17 @@ BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust
   admission.stat = *std::move(stat);
   if (!compare) return admission;
 
-  switch (Compare(*declared, *admission.stat)) {
-    case Comparison::kEqual:
-      knowledge.MarkBaseEqual(kind);
-      return admission;
-    case Comparison::kUnknown:
-      if (trust != BaseTrust::kIfEqual) return admission;
-      return Refuse(absl::NotFoundError("not a source yet: its object has no checksum to compare"));
-    case Comparison::kDiffers:
-      break;
+  const Comparison comparison = Compare(*declared, *admission.stat);
+  if (comparison == Comparison::kEqual) knowledge.MarkBaseEqual(kind);
+  // metadata.json may be a newer version at the peer. The one here is older, and good: being there
+  // at all, it says that the upload is complete.
+  if (comparison == Comparison::kEqual || kind == FileKind::kMetadata) return admission;
+  if (comparison == Comparison::kUnknown) {
+    if (trust != BaseTrust::kIfEqual) return admission;
+    return Refuse(absl::NotFoundError("not a source yet: its object has no checksum to compare"));
   }
-  if (trust == BaseTrust::kIfEqual) {
+  // A complete upload outweighs what a peer says.
+  if (trust == BaseTrust::kIfEqual && !FindComplete(sources, options).ok()) {
     return Refuse(
         absl::NotFoundError("not a source yet: its object is not what the peer declared"));
   }

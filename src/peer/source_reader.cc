@@ -67,7 +67,7 @@ absl::StatusOr<ObjectStat> SourceReader::Stat() {
 
 absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Advance() {
   while (true) {
-    if (plan_.head_only && stat_) return std::nullopt;
+    if (done_ || (plan_.head_only && stat_)) return std::nullopt;
     if (size_ && !plan_.head_only && !end_) {
       const auto range = ByteRange::Clip(plan_.offset, plan_.length, *size_);
       if (!range) {
@@ -76,7 +76,9 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Advance() {
       end_ = range->end();
     }
     if (end_ && reached_ == *end_) {
+      HearLastMessage();
       LeavePeer();
+      done_ = true;
       return std::nullopt;
     }
     PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
@@ -175,6 +177,12 @@ bool SourceReader::PeersLeft() const {
   return HasAlternative(view);
 }
 
+bool SourceReader::PeersMayHelp() const {
+  if (options_.sources == SourcePolicy::kBaseOnly) return false;
+  return std::any_of(round_.begin(), round_.end(),
+                     [](const PeerRound& peer) { return peer.answer != PeerAnswer::kHasNot; });
+}
+
 bool SourceReader::EvenIfDurable() const {
   if (storage_said_ || options_.sources == SourcePolicy::kPeerOnly) return true;
   return knowledge().durable() && plan_.kind != FileKind::kMetadata;
@@ -195,7 +203,7 @@ absl::Status SourceReader::CheckCaller() const {
 }
 
 absl::Status SourceReader::OutOfTime() const {
-  if (!waited_) {
+  if (!waited_ && Now() >= options_.deadline) {
     return absl::DeadlineExceededError(
         absl::StrCat("out of time at offset ", reached_, ": ", Causes()));
   }
@@ -215,6 +223,7 @@ std::string SourceReader::Causes() const {
   if (options_.sources == SourcePolicy::kPeerOnly) {
     return text + "not asked, the caller wants peers only";
   }
+  if (at_ == At::kBase) return text + "no end of it yet";
   return absl::StrCat(text, base_cause_.ok() ? "not asked" : base_cause_.message());
 }
 
@@ -270,7 +279,10 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Ex
     if (!there) extent.CopyTo(to);
   }
   reached_ += extent.length;
-  progress_at_ = Now();
+  if (reached_ > furthest_) {  // Bytes read again after a restart are no progress.
+    furthest_ = reached_;
+    progress_at_ = Now();
+  }
   return Piece{.extent = extent, .restarted = std::exchange(restarted_, false)};
 }
 

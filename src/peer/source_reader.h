@@ -102,6 +102,9 @@ class SourceReader {
   absl::StatusOr<MaybePiece> TakeFromPeer(const Extent& extent);
   absl::Status OnPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
                          absl::Duration hint);
+  void RecordPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause, absl::Duration hint);
+  // All bytes are there: what is left of the stream is the state, and what may be wrong with it.
+  void HearLastMessage();
   void LogSwitch(size_t peer, PeerEvent event, const absl::Status& cause);
   bool MayHedge() const;
   void StartHedge();
@@ -128,6 +131,8 @@ class SourceReader {
   BaseTrust Trust() const;
   // While the base is read: a peer could still be asked in this round.
   bool PeersLeft() const;
+  // Some peer, in this round or a later one, may come to have it.
+  bool PeersMayHelp() const;
   bool EvenIfDurable() const;
   uint64_t RemainingLength() const;  // UINT64_MAX: not known.
   absl::Time Limit() const;
@@ -144,11 +149,13 @@ class SourceReader {
 
   At at_ = At::kNowhere;
   uint64_t reached_;
+  uint64_t furthest_ = 0;
   std::optional<uint64_t> size_;
   std::optional<uint64_t> end_;  // Of the range, cut to the size.
   std::optional<uint32_t> file_crc32c_;
   std::optional<ObjectStat> stat_;
   absl::Status failed_;
+  bool done_ = false;
   absl::Time progress_at_;
   bool from_peer_ = false;  // Some byte handed out came from a peer...
   size_t last_peer_ = 0;    // ...this one, the latest.

@@ -14,6 +14,8 @@ constexpr uint64_t kWindowBytes = 16 * kMiB;
 // A base that is slower than this over a whole window is left; one that makes progress is not.
 constexpr uint64_t kBaseBytesPerSecond = 2 * kMiB;
 constexpr uint32_t kMostDoublings = 6;
+// In a round in which all peers have failed already.
+constexpr int kPatienceWithoutPeers = 4;
 // An object that changes more often while it is read once is left alone for a round.
 constexpr uint32_t kMostReplaced = 3;
 
@@ -23,13 +25,14 @@ ReadOptions SourceReader::BaseOptions(uint64_t bytes) const {
   ReadOptions options = options_;
   options.version = base_version_ ? base_version_ : options_.version;
   options.deadline = Limit();
-  if (!PeersLeft()) return options;
+  if (!PeersMayHelp()) return options;
   const absl::Duration budget =
       sources_->budgets().base_stall +
       absl::Seconds(static_cast<double>(std::min(bytes, kWindowBytes)) / kBaseBytesPerSecond);
   // Longer each time, so that a base that is merely slow gets there in the end.
   const auto factor = 1u << std::min(base_failures_, kMostDoublings);
-  options.deadline = std::min(options.deadline, Now() + budget * factor);
+  const int patience = PeersLeft() ? 1 : kPatienceWithoutPeers;
+  options.deadline = std::min(options.deadline, Now() + budget * factor * patience);
   return options;
 }
 

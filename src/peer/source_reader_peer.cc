@@ -9,6 +9,8 @@
 namespace peerchunk {
 namespace {
 
+constexpr absl::Duration kLastMessageWait = absl::Milliseconds(10);
+
 PeerAnswer AnswerOf(PeerEvent event) {
   switch (event) {
     case PeerEvent::kNotAvailable:
@@ -166,8 +168,17 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::TakeFromPeer(
   return Accept(extent, /*from_peer=*/true);
 }
 
-absl::Status SourceReader::OnPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
-                                     absl::Duration hint) {
+void SourceReader::HearLastMessage() {
+  if (at_ != At::kPeer || attempt_ == nullptr) return;
+  // It comes with the last bytes or right behind them; a peer that keeps it back costs no more.
+  const absl::Time until = std::min(Now() + kLastMessageWait, Limit());
+  const PeerAttempt::Step step = attempt_->Advance(until);
+  if (step.kind != PeerAttempt::Step::Kind::kFailed || !ReactTo(step.event).quarantine) return;
+  RecordPeerEnd(peer_, step.event, step.cause, step.hint);
+}
+
+void SourceReader::RecordPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
+                                 absl::Duration hint) {
   const PeerReaction reaction = ReactTo(event);
   const ReadCounters& counters = sources_->counters();
   const auto index = static_cast<size_t>(event);
@@ -184,16 +195,21 @@ absl::Status SourceReader::OnPeerEnd(size_t peer, PeerEvent event, const absl::S
   round.answer = AnswerOf(event);
   round.cause = cause;
   if (reaction.wait_for_hint) round.not_before = now + std::min(hint, absl::Seconds(5));
+}
+
+absl::Status SourceReader::OnPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
+                                     absl::Duration hint) {
+  RecordPeerEnd(peer, event, cause, hint);
   if (event == PeerEvent::kUseStorage) {
     storage_said_ = true;
-    round.tried = false;  // It may be asked again, for the bytes all the same.
+    round_[peer].tried = false;  // It may be asked again, for the bytes all the same.
   }
   on_cancel_.reset();
   if (event == PeerEvent::kLostToBase && attempt_ != nullptr) attempt_->LeftSilent();
   attempt_.reset();
   hedge_at_ = absl::InfiniteFuture();
   at_ = At::kNowhere;
-  if (reaction.not_found) return absl::NotFoundError("the build has no such file");
+  if (ReactTo(event).not_found) return absl::NotFoundError("the build has no such file");
   RestartIfWhole();
   if (hedge_ != nullptr && !hedge_->StealIfQueued()) at_ = At::kHedge;
   return absl::OkStatus();
@@ -216,6 +232,11 @@ bool SourceReader::MayHedge() const {
   if (sources_->directory->options.executor == nullptr) return false;
   if (options_.sources != SourcePolicy::kPeerAndBase || base_ != BaseOutcome::kUntried)
     return false;
+  // Being quicker is no reason to give an older metadata.json.
+  if (plan_.kind == FileKind::kMetadata && knowledge().Declared(plan_.kind) &&
+      !knowledge().BaseFoundEqual(plan_.kind)) {
+    return false;
+  }
   return knowledge().HedgeWorthwhile(plan_.kind, Now());
 }
 
