@@ -275,7 +275,8 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const Build
   }
   for (const auto& [kind, record] : build->files) {
     if (!IsSeekable(kind)) continue;
-    PEERCHUNK_RETURN_IF_ERROR(impl_->layers.OpenRecorded({id, kind}, *build));
+    const absl::Status opened = impl_->layers.OpenRecorded({id, kind}, *build).status();
+    if (!opened.ok() && impl_->options.registry->Find(id) != nullptr) return opened;
   }
   impl_->MakeRoom(0);
   return impl_->GetTemplate(id, {}, options);

@@ -97,17 +97,17 @@ TemplateLoad::Blob TemplateLoad::ReadRecorded(const BuildFileId& file) {
     return std::make_shared<const std::string>(std::move(bytes));
   };
   Blob blob = read();
-  if (!absl::IsDataLoss(blob.status())) return blob;
   const std::shared_ptr<const RecordedBuild> build = options_->registry->Find(id_);
-  const bool in_base =
-      build != nullptr && build->has(file.kind) && build->files.at(file.kind).in_base;
-  return in_base ? ReadForeign(file) : blob;
+  if (build == nullptr) return blob.ok() ? blob : ReadForeign(file);  // Evicted: the base has it.
+  const bool spoilt = absl::IsDataLoss(blob.status());
+  const bool in_base = build->has(file.kind) && build->files.at(file.kind).in_base;
+  return spoilt && in_base ? ReadForeign(file) : blob;
 }
 
 TemplateLoad::Blob TemplateLoad::ReadForeign(const BuildFileId& file) {
   std::shared_ptr<StorageProvider> provider = provider_;
   if (provider == nullptr) {
-    PEERCHUNK_ASSIGN_OR_RETURN(provider, options_->open_provider(id_, {}));
+    PEERCHUNK_ASSIGN_OR_RETURN(provider, options_->open_provider(id_, sources_->For(id_)));
   }
   PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<peerchunk::Blob> blob,
                              provider->OpenBlob(file.ObjectPath()));

@@ -77,7 +77,7 @@ class TemplateCacheTest : public testing::Test {
       return faults_;
     };
     options.registry = registry_.get();
-    options.executor = &pool_;
+    if (options.executor == nullptr) options.executor = &pool_;
     options.clock = &clock_;
     options.metrics = &metrics_;
     auto cache = TemplateCache::Open(std::move(options));

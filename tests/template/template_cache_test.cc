@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/build/held_executor.h"
 #include "tests/template/template_cache_fixture.h"
 
 namespace peerchunk::test {
@@ -328,6 +329,31 @@ TEST_F(TemplateCacheTest, ACorruptCopyIsReadFromTheBaseOnceItIsThere) {
   ASSERT_OK(loaded);
   ExpectShows(**loaded, build);
   ExpectShows(**loaded, build);
+}
+
+TEST_F(TemplateCacheTest, ABuildEvictedWhileItLoadsComesFromTheBase) {
+  HeldExecutor held;
+  options_.executor = &held;
+  OpenCache();
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  MakeDurable(build);
+  ReadOptions patient;
+  patient.deadline = clock_.Now() + absl::Hours(1);
+  std::shared_ptr<Template> loaded;
+  std::thread caller([&] {
+    const auto got = cache_->GetTemplate(build.id, {}, patient);
+    ASSERT_OK(got);
+    loaded = *got;
+  });
+  clock_.AwaitWaiters(1);
+  ASSERT_TRUE(held.RunNext());  // It finds the build recorded here.
+  ASSERT_OK(registry_->Remove(build.id));
+  held.RunAll();
+  caller.join();
+  EXPECT_EQ(*loaded->Snapfile(), build.files.at(FileKind::kSnapfile));
+  loaded = nullptr;
+  cache_ = nullptr;
 }
 
 TEST_F(TemplateCacheTest, OpenNeedsItsParts) {
