@@ -80,8 +80,8 @@ TEST(Crc32cTest, CombiningIsAssociativeForHugeLengths) {
 }
 
 // ISA-L takes the length as an int. Untouched anonymous memory costs one page of zeros.
-TEST(Crc32cTest, MoreThanTwoGiBAreCountedWhole) {
-  const uint64_t size = 2 * kGiB + 17;
+TEST(Crc32cTest, MoreThanFourGiBAreCountedWhole) {
+  const uint64_t size = 4 * kGiB + 17;
   void* const memory =
       mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);

@@ -1,7 +1,4 @@
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <functional>
@@ -19,9 +16,11 @@
 #include "tests/support/sample_bytes.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/traced_child.h"
 
-// A process is killed in front of each of its system calls in turn, and nothing else can change a
-// folder: so these tests pass through every state that a crash can leave.
+// A process is stopped in front of each of its system calls in turn, and nothing else can change a
+// folder: so these tests pass through every state that a crash can leave or another process can
+// see.
 
 namespace peerchunk {
 namespace {
@@ -29,51 +28,14 @@ namespace {
 using test::CodeOf;
 using test::SampleBytes;
 using test::TempDir;
-
-enum class Ending { kKilled, kDone, kCannotTrace };
-
-// Runs `body` in a child that is killed in front of its system call number `killed_at`.
-Ending RunAndKill(const std::function<void()>& prepare, const std::function<void()>& body,
-                  int killed_at) {
-  const pid_t child = fork();
-  if (child == 0) {
-    prepare();
-    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(2);
-    raise(SIGSTOP);
-    body();
-    _exit(0);
-  }
-  int state = 0;
-  waitpid(child, &state, 0);
-  if (WIFEXITED(state)) return Ending::kCannotTrace;
-  ptrace(PTRACE_SETOPTIONS, child, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
-  bool inside = false;
-  int calls = 0;
-  while (true) {
-    ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
-    waitpid(child, &state, 0);
-    if (WIFEXITED(state)) {
-      EXPECT_EQ(WEXITSTATUS(state), 0) << "the call failed by itself";
-      return Ending::kDone;
-    }
-    if (!WIFSTOPPED(state) || WSTOPSIG(state) != (SIGTRAP | 0x80)) continue;
-    inside = !inside;
-    if (inside && ++calls == killed_at) {
-      kill(child, SIGKILL);
-      waitpid(child, &state, 0);
-      return Ending::kKilled;
-    }
-  }
-}
+using test::TracedChild;
 
 class LocalStorageCrashTest : public testing::Test {
  protected:
   static constexpr char kPath[] = "build/memfile";
 
   void SetUp() override {
-    if (RunAndKill([] {}, [] { getppid(); }, 1) == Ending::kCannotTrace) {
-      GTEST_SKIP() << "this process may not trace its children";
-    }
+    if (!TracedChild::Possible()) GTEST_SKIP() << "this process may not trace its children";
   }
 
   static std::unique_ptr<StorageProvider> Open(const TempDir& dir) {
@@ -119,18 +81,24 @@ class LocalStorageCrashTest : public testing::Test {
 
   // Kills `change` at every point. `before` and `after` are the labels it leads from and to.
   void KillEverywhere(const std::function<void(StorageProvider&)>& start,
-                      const std::function<void(StorageProvider&)>& change,
+                      const std::function<bool(StorageProvider&)>& change,
                       const std::optional<std::string>& before,
                       const std::optional<std::string>& after) {
     int points = 0;
     bool seen_before = false;
     bool seen_after = false;
-    for (Ending ending = Ending::kKilled; ending == Ending::kKilled;) {
+    for (bool killed = true; killed;) {
       SCOPED_TRACE("killed in front of system call " + std::to_string(++points));
       const TempDir dir(TempDir::Place::kMemory);  // A process dies here, not the machine.
       start(*Open(dir));
       std::unique_ptr<StorageProvider> storage;
-      ending = RunAndKill([&] { storage = Open(dir); }, [&] { change(*storage); }, points);
+      const auto kill_it = [] { return false; };
+      const TracedChild::Result result = TracedChild::Run(
+          [&] { storage = Open(dir); }, [&] { return change(*storage) ? 0 : 1; }, points, kill_it);
+      killed = result.reached;
+      if (!killed) {
+        EXPECT_EQ(result.exit_code, 0) << "the call failed by itself";
+      }
 
       const std::unique_ptr<StorageProvider> restarted = Open(dir);
       EXPECT_TRUE(List(dir, ".peerchunk/tmp").empty());
@@ -149,29 +117,30 @@ class LocalStorageCrashTest : public testing::Test {
     EXPECT_GT(points, 10);
   }
 
-  static void Put(StorageProvider& storage, const std::string& label, WriteOptions options) {
+  static bool Put(StorageProvider& storage, const std::string& label, WriteOptions options) {
     options.metadata = {{"label", label}};
     const std::string bytes = label + SampleBytes(2 * kMiB, 1);
-    if (!(*storage.OpenBlob(kPath))->Put(bytes, options).ok()) _exit(3);
+    return (*storage.OpenBlob(kPath))->Put(bytes, options).ok();
   }
 };
 
 TEST_F(LocalStorageCrashTest, NewObjectIsThereWholeOrNotAtAll) {
-  KillEverywhere([](StorageProvider&) {}, [](StorageProvider& storage) { Put(storage, "new", {}); },
-                 std::nullopt, "new");
+  KillEverywhere([](StorageProvider&) {},
+                 [](StorageProvider& storage) { return Put(storage, "new", {}); }, std::nullopt,
+                 "new");
 }
 
 TEST_F(LocalStorageCrashTest, NewObjectIfAbsentIsThereWholeOrNotAtAll) {
   WriteOptions options;
   options.if_absent = true;
   KillEverywhere([](StorageProvider&) {},
-                 [&](StorageProvider& storage) { Put(storage, "new", options); }, std::nullopt,
-                 "new");
+                 [&](StorageProvider& storage) { return Put(storage, "new", options); },
+                 std::nullopt, "new");
 }
 
 TEST_F(LocalStorageCrashTest, ReplacedObjectIsTheOldOrTheNew) {
   KillEverywhere([](StorageProvider& storage) { Put(storage, "old", {}); },
-                 [](StorageProvider& storage) { Put(storage, "new", {}); }, "old", "new");
+                 [](StorageProvider& storage) { return Put(storage, "new", {}); }, "old", "new");
 }
 
 TEST_F(LocalStorageCrashTest, StoredFileReplacesByVersionOrNotAtAll) {
@@ -182,17 +151,69 @@ TEST_F(LocalStorageCrashTest, StoredFileReplacesByVersionOrNotAtAll) {
                    WriteOptions options = Labelled("new");
                    options.if_version = (*storage.OpenBlob(kPath))->Stat({})->version;
                    const auto object = *storage.OpenSeekable(kPath);
-                   if (!object->StoreFile(file, options).ok()) _exit(3);
+                   return object->StoreFile(file, options).ok();
                  },
                  "old", "new");
 }
 
 TEST_F(LocalStorageCrashTest, DeletedObjectIsThereWholeOrNotAtAll) {
-  KillEverywhere([](StorageProvider& storage) { Put(storage, "old", {}); },
-                 [](StorageProvider& storage) {
-                   if (!storage.DeleteObjectsWithPrefix("build/", {}).ok()) _exit(3);
-                 },
-                 "old", std::nullopt);
+  KillEverywhere(
+      [](StorageProvider& storage) { Put(storage, "old", {}); },
+      [](StorageProvider& storage) { return storage.DeleteObjectsWithPrefix("build/", {}).ok(); },
+      "old", std::nullopt);
+}
+
+// What another process does in the middle of a call, at every point of the call.
+TEST_F(LocalStorageCrashTest, ReaderSeesOneVersionWithItsChecksumWheneverItIsReplaced) {
+  // Returns which expectation was broken.
+  const auto read = [](StorageProvider& storage) {
+    const std::unique_ptr<Blob> blob = *storage.OpenBlob(kPath);
+    const absl::StatusOr<ObjectStat> stat = blob->Stat({});
+    if (!stat.ok()) return 1;
+    if (!stat->crc32c || stat->metadata.size() != 1) return 2;
+    StringSink sink(kGiB);
+    if (!blob->WriteTo(sink, {}).ok()) return 3;
+    ReadOptions pinned;
+    pinned.version = stat->version;
+    StringSink pinned_sink(kGiB);
+    const absl::Status pinned_read = blob->WriteTo(pinned_sink, pinned);
+    if (absl::IsAborted(pinned_read)) return 0;
+    if (!pinned_read.ok()) return 4;
+    if (Crc32c(pinned_sink.bytes()) != *stat->crc32c) return 5;
+    return pinned_sink.bytes().starts_with(stat->metadata.begin()->second) ? 0 : 6;
+  };
+  bool reached = true;
+  for (int point = 1; reached; ++point) {
+    SCOPED_TRACE("replaced in front of system call " + std::to_string(point));
+    const TempDir dir(TempDir::Place::kMemory);
+    const std::unique_ptr<StorageProvider> storage = Open(dir);
+    ASSERT_TRUE(Put(*storage, "old", {}));
+    const TracedChild::Result result = TracedChild::Run(
+        [] {}, [&] { return read(*storage); }, point, [&] { return Put(*storage, "new", {}); });
+    EXPECT_EQ(result.exit_code, 0);
+    reached = result.reached;
+  }
+}
+
+TEST_F(LocalStorageCrashTest, WriterSucceedsWheneverADeleteRemovesItsEmptyFolders) {
+  bool reached = true;
+  for (int point = 1; reached; ++point) {
+    SCOPED_TRACE("removed in front of system call " + std::to_string(point));
+    const TempDir dir(TempDir::Place::kMemory);
+    const std::unique_ptr<StorageProvider> storage = Open(dir);
+    const TracedChild::Result result = TracedChild::Run(
+        [] {}, [&] { return Put(*storage, "new", {}) ? 0 : 1; }, point,
+        [&] {
+          for (const char* folder :
+               {".peerchunk/objects/build/memfile", ".peerchunk/objects/build", "build"}) {
+            unlinkat(dir.folder().fd(), folder, AT_REMOVEDIR);  // Fails when not empty.
+          }
+          return true;
+        });
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_EQ(CheckedLabel(*storage), "new");
+    reached = result.reached;
+  }
 }
 
 }  // namespace

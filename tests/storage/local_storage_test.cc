@@ -1,69 +1,36 @@
 #include "peerchunk/storage/local_storage.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <functional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
+#include "tests/storage/local_storage_fixture.h"
 #include "tests/support/sample_bytes.h"
 #include "tests/support/simulated_clock.h"
 #include "tests/support/status_asserts.h"
-#include "tests/support/temp_dir.h"
 
 namespace peerchunk {
 namespace {
 
 using test::CodeOf;
+using test::LocalStorageTest;
 using test::SampleBytes;
 using test::SimulatedClock;
-using test::TempDir;
 using testing::HasSubstr;
-
-class LocalStorageTest : public testing::Test {
- protected:
-  std::unique_ptr<StorageProvider> Open(LocalStorageOptions options = {}) {
-    options.folder = dir_.path();
-    absl::StatusOr<std::unique_ptr<StorageProvider>> opened = LocalStorageProvider::Open(options);
-    EXPECT_OK(opened);
-    return *std::move(opened);
-  }
-
-  absl::StatusOr<std::string> Read(StorageProvider& storage, std::string_view path) {
-    PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<Blob> blob, storage.OpenBlob(path));
-    StringSink sink(kGiB);
-    PEERCHUNK_RETURN_IF_ERROR(blob->WriteTo(sink, {}));
-    return std::move(sink.bytes());
-  }
-
-  std::vector<std::string> List(const std::string& folder) {
-    const absl::StatusOr<File> opened = dir_.folder().OpenAt(folder, O_RDONLY | O_DIRECTORY);
-    if (!opened.ok()) return {};
-    return *opened->List();
-  }
-
-  // The sidecar of the one object that was written at `path`.
-  std::string SidecarOf(const std::string& path) {
-    const std::string folder = ".peerchunk/objects/" + path;
-    const std::vector<std::string> names = List(folder);
-    EXPECT_EQ(names.size(), 1u);
-    return names.empty() ? "" : folder + "/" + names[0];
-  }
-
-  const TempDir dir_;
-  const TempDir files_;
-};
 
 TEST_F(LocalStorageTest, ObjectIsAPlainFileAtItsPath) {
   const auto storage = Open();
@@ -189,70 +156,6 @@ TEST_F(LocalStorageTest, FolderThatIsGoneIsNotAMissingObject) {
   EXPECT_EQ(CodeOf((*storage->OpenBlob("a"))->Put("x", {})), absl::StatusCode::kUnavailable);
 }
 
-// --- Checksums -----------------------------------------------------------------------------------
-
-class LocalCorruptionTest : public LocalStorageTest {
- protected:
-  // Flips one byte of an object and keeps its version, as a failing disk does.
-  void Corrupt(const std::string& path, uint64_t offset) {
-    const absl::StatusOr<File> file = dir_.folder().OpenAt(path, O_RDWR);
-    ASSERT_OK(file);
-    struct stat info = {};
-    ASSERT_EQ(fstat(file->fd(), &info), 0);
-    char byte = 0;
-    ASSERT_OK(file->ReadAt(offset, absl::Span<char>(&byte, 1)));
-    byte = static_cast<char>(byte ^ 1);
-    ASSERT_OK(file->WriteAt(offset, std::string_view(&byte, 1)));
-    const timespec times[2] = {info.st_atim, info.st_mtim};
-    ASSERT_EQ(futimens(file->fd(), times), 0);
-  }
-};
-
-TEST_F(LocalCorruptionTest, WholeReadsFindAFlippedByte) {
-  const auto storage = Open();
-  const std::string bytes = SampleBytes(3 * kMiB, 1);
-  ASSERT_OK((*storage->OpenBlob("a"))->Put(bytes, {}));
-  Corrupt("a", 100);
-
-  StringSink sink(kGiB);
-  const absl::Status read = (*storage->OpenBlob("a"))->WriteTo(sink, {});
-  EXPECT_EQ(read.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(read.message()), HasSubstr("read a in folder " + dir_.path()));
-  EXPECT_LT(sink.bytes().size(), bytes.size()) << "no one holds a whole wrong object";
-
-  const auto object = *storage->OpenSeekable("a");
-  std::string out(bytes.size(), '\0');
-  EXPECT_EQ(CodeOf(object->ReadAt(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
-  const auto reader = *object->OpenRangeReader(0, UINT64_MAX, {});
-  absl::StatusOr<std::optional<Extent>> extent = reader->Next();
-  while (extent.ok() && *extent) extent = reader->Next();
-  EXPECT_EQ(CodeOf(extent), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(CodeOf(reader->Next()), absl::StatusCode::kDataLoss) << "an error stays";
-}
-
-TEST_F(LocalCorruptionTest, DamagedSidecarIsDataLossNotUnknown) {
-  const auto storage = Open();
-  ASSERT_OK((*storage->OpenBlob("a"))->Put("bytes", {}));
-  const std::string sidecar = SidecarOf("a");
-  dir_.Write(sidecar, "{");
-  EXPECT_EQ(CodeOf(Read(*storage, "a")), absl::StatusCode::kDataLoss);
-  dir_.Write(sidecar, R"({"size":4,"crc32c":1,"metadata":{}})");
-  EXPECT_EQ(CodeOf((*storage->OpenBlob("a"))->Stat({})), absl::StatusCode::kDataLoss);
-}
-
-TEST_F(LocalStorageTest, FileWrittenToWhileItIsReadFailsTheRead) {
-  const auto storage = Open();
-  dir_.Write("a", SampleBytes(3 * kMiB, 2));
-  const auto reader = *(*storage->OpenSeekable("a"))->OpenRangeReader(0, UINT64_MAX, {});
-  ASSERT_OK(reader->Next());
-  const absl::StatusOr<File> file = dir_.folder().OpenAt("a", O_RDWR);
-  ASSERT_OK(file);
-  ASSERT_OK(file->Truncate(kMiB + 5));
-  absl::StatusOr<std::optional<Extent>> extent = reader->Next();
-  while (extent.ok() && *extent) extent = reader->Next();
-  EXPECT_EQ(CodeOf(extent), absl::StatusCode::kAborted);
-}
-
 TEST_F(LocalStorageTest, MetadataThatCannotBeKeptWritesNothing) {
   const auto storage = Open();
   WriteOptions options;
@@ -280,6 +183,27 @@ TEST_F(LocalStorageTest, NothingStaleIsLeftBehind) {
   EXPECT_EQ(*storage->DeleteObjectsWithPrefix("a/", {}), 1u);
   EXPECT_TRUE(List(".peerchunk/objects").empty());
   EXPECT_EQ(List("."), std::vector<std::string>{".peerchunk"});
+}
+
+TEST_F(LocalStorageTest, WriteThatFailsHalfWayLeavesNothing) {
+  const auto storage = Open();
+  ASSERT_OK((*storage->OpenBlob("a"))->Put("old", {}));
+  const std::string bytes = SampleBytes(3 * kMiB, 10);
+  const std::string file = files_.Write("file", bytes);
+  rlimit unlimited = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &unlimited), 0);
+  const rlimit limited = {kMiB + kMiB / 2, unlimited.rlim_max};
+  const auto on_signal = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limited), 0);
+  const absl::Status put = (*storage->OpenBlob("a"))->Put(bytes, {}).status();
+  const absl::Status stored = (*storage->OpenSeekable("a"))->StoreFile(file, {}).status();
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+  std::signal(SIGXFSZ, on_signal);
+  EXPECT_THAT(std::string(put.message()), HasSubstr("write a in folder " + dir_.path()));
+  EXPECT_THAT(std::string(stored.message()), HasSubstr("store " + file + " as a in folder"));
+  EXPECT_EQ(*Read(*storage, "a"), "old");
+  EXPECT_EQ((*storage->OpenBlob("a"))->Stat({})->crc32c, Crc32c("old"));
+  EXPECT_TRUE(List(".peerchunk/tmp").empty());
 }
 
 TEST_F(LocalStorageTest, DeleteTakesSidecarsWithoutObjects) {
