@@ -163,7 +163,7 @@ absl::Status Status(bool metrics, const Invocation& invocation) {
   PEERCHUNK_ASSIGN_OR_RETURN(const v1::NodeStatus status,
                              client->Call(&Stub::GetStatus, v1::GetStatusRequest()));
   if (invocation.json) {
-    Json json = {{"version", status.version()},         {"control", status.control_address()},
+    Json json = {{"version", status.version()},         {"control", invocation.control},
                  {"data_folder", status.data_folder()}, {"base", status.base()},
                  {"plaintext", status.plaintext()},     {"draining", status.draining()}};
     json["listen"] = status.listen_addresses();
@@ -185,7 +185,7 @@ absl::Status Status(bool metrics, const Invocation& invocation) {
     absl::StrAppend(&text, "listens  ", address, status.plaintext() ? " (plaintext)" : " (mTLS)",
                     "\n");
   }
-  absl::StrAppend(&text, "control  ", status.control_address(), "\ndata     ", status.data_folder(),
+  absl::StrAppend(&text, "control  ", invocation.control, "\ndata     ", status.data_folder(),
                   "\nbase     ", status.base(), "\n");
   for (const std::string& path : status.mount_paths())
     absl::StrAppend(&text, "mount    ", path, "\n");

@@ -116,6 +116,7 @@ struct Daemon::Impl {
   std::vector<ListenAddress> listen;
   TransportCredentials credentials;
   std::vector<std::string> addresses;
+  std::string control;  // As bound.
   Metrics metrics;
   std::shared_ptr<StorageProvider> base;
   std::unique_ptr<Node> node;
@@ -204,7 +205,7 @@ absl::Status Daemon::Impl::ServePeers() {
 }
 
 absl::Status Daemon::Impl::ServeControl() {
-  PEERCHUNK_ASSIGN_OR_RETURN(const ControlAddress control, ControlAddress::Parse(options.control));
+  PEERCHUNK_ASSIGN_OR_RETURN(const ControlAddress asked, ControlAddress::Parse(options.control));
   v1::NodeStatus status;
   status.set_version(PEERCHUNK_VERSION);
   for (const std::string& address : addresses) status.add_listen_addresses(address);
@@ -212,18 +213,15 @@ absl::Status Daemon::Impl::ServeControl() {
   status.set_base(options.base);
   status.set_plaintext(credentials.server == nullptr);
   for (const std::string& line : node->StartupReport()) status.add_startup_report(line);
-  status.set_control_address(control.ToString());
 
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  std::string target = control.target();
-  if (control.is_unix()) {
-    PEERCHUNK_ASSIGN_OR_RETURN(control_socket, ControlSocket::Claim(control));
+  std::string target = asked.target();
+  if (asked.is_unix()) {
+    PEERCHUNK_ASSIGN_OR_RETURN(control_socket, ControlSocket::Claim(asked));
     target = control_socket->listen_target();
   } else {
-    PEERCHUNK_ASSIGN_OR_RETURN(const ListenAddress address,
-                               ListenAddress::Parse(control.ToString()));
-    PEERCHUNK_RETURN_IF_ERROR(address.CheckFree());
+    PEERCHUNK_RETURN_IF_ERROR(ListenAddress::Parse(asked.ToString())->CheckFree());
   }
   int port = 0;
   builder.AddListeningPort(target, grpc::InsecureServerCredentials(), &port);
@@ -238,9 +236,12 @@ absl::Status Daemon::Impl::ServeControl() {
   control_server = builder.BuildAndStart();
   if (control_server == nullptr || port == 0) {
     return absl::UnavailableError(
-        absl::StrCat("cannot serve the control address ", control.ToString(),
+        absl::StrCat("cannot serve the control address ", asked.ToString(),
                      ": the folder must exist and be writable; see the lines of gRPC above"));
   }
+  control = asked.is_unix()
+                ? asked.ToString()
+                : ListenAddress::Parse(asked.ToString())->WithPort(static_cast<uint16_t>(port));
   if (control_socket != nullptr) return control_socket->Publish();
   return absl::OkStatus();
 }
@@ -290,7 +291,7 @@ std::vector<std::string> Daemon::Greeting() const {
                                                              : "PLAINTEXT";
     lines.push_back(absl::StrCat("listening on ", impl_->addresses[i], " (", how, ")"));
   }
-  lines.push_back("control at " + impl_->options.control);
+  lines.push_back("control at " + impl_->control);
   lines.push_back("data in " + impl_->options.data_folder);
   lines.push_back("base " + impl_->base->Describe());
   if (plaintext && impl_->options.insecure_plaintext) {

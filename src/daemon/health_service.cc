@@ -31,6 +31,7 @@ void HealthService::RegisterWith(grpc::ServerBuilder& builder) {
 }
 
 void HealthService::Start() {
+  WaitForNext();
   reader_ = std::jthread([this](const std::stop_token& stop) { Read(stop); });
   answerer_ = std::thread([this] { Answer(); });
 }
@@ -38,14 +39,15 @@ void HealthService::Start() {
 void HealthService::Shutdown() {
   if (queue_ == nullptr) return;
   reader_.request_stop();
+  {
+    const MutexLock lock(mutex_);
+    over_ = true;
+  }
   queue_->Shutdown();
   if (answerer_.joinable()) {
     answerer_.join();
   } else {  // Never started: what waits in the queue has to be taken out all the same.
-    void* tag = nullptr;
-    bool ok = false;
-    while (queue_->Next(&tag, &ok)) {
-    }
+    Answer();
   }
   if (reader_.joinable()) reader_.join();
   queue_ = nullptr;
@@ -75,34 +77,34 @@ void HealthService::Read(const std::stop_token& stop) {
   } while (options_.clock->SleepUntil(options_.clock->Now() + options_.every, stop));
 }
 
+void HealthService::WaitForNext() {
+  // gRPC aborts on a request for a queue that was shut down, so the two exclude each other.
+  const MutexLock lock(mutex_);
+  if (over_) return;
+  auto* const call = new CheckCall;
+  service_.RequestCheck(&call->context, &call->request, &call->answer, queue_.get(), queue_.get(),
+                        call);
+}
+
 void HealthService::Answer() {
-  const auto wait_for_next = [this] {
-    auto* const call = new CheckCall;
-    service_.RequestCheck(&call->context, &call->request, &call->answer, queue_.get(), queue_.get(),
-                          call);
-  };
-  wait_for_next();
   void* tag = nullptr;
   bool ok = false;
   while (queue_->Next(&tag, &ok)) {
     std::unique_ptr<CheckCall> call(static_cast<CheckCall*>(tag));
     if (!ok || call->answered) continue;
-    wait_for_next();
+    WaitForNext();
+    const std::string& service = call->request.service();
+    call->answered = true;
+    CheckCall* const answering = call.release();  // Comes back from the queue once it is sent.
+    if (!service.empty() && service != "peerchunk.v1.ChunkService") {
+      answering->answer.FinishWithError(
+          grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service is served here"), answering);
+      continue;
+    }
     HealthCheckResponse response;
-    const bool known =
-        call->request.service().empty() || call->request.service() == "peerchunk.v1.ChunkService";
     response.set_status(Current().ok() ? HealthCheckResponse::SERVING
                                        : HealthCheckResponse::NOT_SERVING);
-    const grpc::Status status =
-        known ? grpc::Status::OK
-              : grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service is served here");
-    call->answered = true;
-    CheckCall* const answering = call.release();
-    if (known) {
-      answering->answer.Finish(response, status, answering);
-    } else {
-      answering->answer.FinishWithError(status, answering);
-    }
+    answering->answer.Finish(response, grpc::Status::OK, answering);
   }
 }
 

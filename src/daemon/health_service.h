@@ -38,6 +38,7 @@ class HealthService {
 
  private:
   void Read(const std::stop_token& stop);
+  void WaitForNext();
   void Answer();
 
   const Options options_;
@@ -45,6 +46,7 @@ class HealthService {
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   mutable Mutex mutex_;
   absl::Status latest_ PEERCHUNK_GUARDED_BY(mutex_) = absl::UnavailableError("starting");
+  bool over_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   absl::Time finished_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::jthread reader_;
   std::thread answerer_;

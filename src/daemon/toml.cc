@@ -24,9 +24,10 @@ class Parser {
       while (!AtEnd() && IsKeyChar(Peek())) entry.key += Take();
       if (entry.key.empty()) return Error("expected `key = value`");
       SkipSpaces();
-      if (AtEnd() || Take() != '=') {
+      if (AtEnd() || Peek() != '=') {
         return Error(absl::StrCat("expected '=' after '", entry.key, "'"));
       }
+      Take();
       SkipSpaces();
       PEERCHUNK_RETURN_IF_ERROR(ReadValue(entry));
       PEERCHUNK_RETURN_IF_ERROR(EndLine());
@@ -92,7 +93,8 @@ class Parser {
       entry.values.push_back(std::move(value));
       if (!SkipBlankLines()) return Error("the array is not closed");
       if (Peek() == ']') break;
-      if (Take() != ',') return Error("expected ',' or ']' in the array");
+      if (Peek() != ',') return Error("expected ',' or ']' in the array");
+      Take();
     }
     Take();
     return absl::OkStatus();

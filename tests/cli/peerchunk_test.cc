@@ -1,0 +1,441 @@
+// peerchunk as a process, against real daemons and without one.
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/sample_bytes.h"
+#include "tests/support/test_build.h"
+
+namespace peerchunk {
+namespace {
+
+using test::ChildProcess;
+using test::DaemonProcess;
+using test::Finished;
+using test::Peerchunk;
+using test::RunProgram;
+using testing::HasSubstr;
+using testing::Not;
+
+const std::vector<std::string> kSlowBase = {"--base-write-rate", "64KiB"};
+
+class PeerchunkTest : public testing::Test {
+ protected:
+  std::string Path(std::string_view name) const { return folder_.PathOf(name); }
+
+  test::TestBuild PauseOn(const DaemonProcess& daemon, const test::TestBuildSpec& spec = {}) {
+    test::TestBuild build = test::MakeTestBuild(spec);
+    const std::string name = "snapshot-" + std::to_string(spec.seed);
+    build.WriteTo(folder_, name);
+    const Finished paused = daemon.Tool({"pause", "--folder", Path(name)});
+    EXPECT_EQ(paused.exit_code, 0) << paused.err;
+    return build;
+  }
+  void ExpectFetched(const test::TestBuild& build, const std::string& folder) {
+    size_t files = 0;
+    for (const auto& [kind, bytes] : build.files) {
+      EXPECT_TRUE(folder_.Read(folder + "/" + std::string(FileName(kind))) == bytes)
+          << FileName(kind);
+    }
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(Path(folder))) {
+      ++files;
+    }
+    EXPECT_EQ(files, build.files.size());  // Nothing temporary is left.
+  }
+  static void Durable(const DaemonProcess& daemon, const test::TestBuild& build) {
+    const Finished waited = daemon.Tool({"wait", build.id.ToString(), "--timeout", "60"});
+    EXPECT_EQ(waited.exit_code, 0) << waited.err;
+  }
+  void FlipByte(const std::string& path, uint64_t offset) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(offset));
+    const char byte = static_cast<char>(file.get() ^ 1);
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.put(byte);
+    ASSERT_TRUE(file.good());
+  }
+
+  test::TempDir folder_;
+};
+
+TEST_F(PeerchunkTest, WithoutADaemonTheErrorSaysWhatToDo) {
+  const Finished listed = RunProgram(Peerchunk({"--control", Path("none.sock"), "ls"}));
+  EXPECT_EQ(listed.exit_code, 1);
+  EXPECT_THAT(listed.err, HasSubstr("no daemon answers at " + Path("none.sock")));
+  EXPECT_THAT(listed.err, HasSubstr("start peerchunkd"));
+}
+
+TEST_F(PeerchunkTest, WrongUsageIsExitCodeTwo) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {},
+           {"frobnicate"},
+           {"ls", "--frobnicate"},
+           {"inspect"},
+           {"rm", "../../etc/passwd"},
+           {"fetch", "aaaaaaaa-0000-4000-8000-000000000001"},
+           {"fetch", "AAAAAAAA-0000-4000-8000-000000000001", "--out", "x"},
+           {"rm", "00000000-0000-0000-0000-000000000000"},
+           {"resume", "aaaaaaaa-0000-4000-8000-000000000001", "--layer-source", "x=1.2.3.4:1"}}) {
+    const Finished finished = RunProgram(Peerchunk(arguments));
+    EXPECT_EQ(finished.exit_code, 2) << finished.out << finished.err;
+    EXPECT_THAT(finished.err, HasSubstr("--help"));
+  }
+  EXPECT_EQ(RunProgram(Peerchunk({"--help"})).exit_code, 0);
+  EXPECT_EQ(RunProgram(Peerchunk({"fetch", "--help"})).exit_code, 0);
+}
+
+TEST_F(PeerchunkTest, FetchWithoutADaemonReadsTheSourceThenTheBase) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  const std::string id = build.id.ToString();
+  const Finished fetched = RunProgram(Peerchunk({"--json", "fetch", id, "--base", Path("base"),
+                                                 "--source", a.address(), "--out", Path("got")}));
+  ASSERT_EQ(fetched.exit_code, 0) << fetched.err;
+  const nlohmann::json json = nlohmann::json::parse(fetched.out);
+  EXPECT_GT(json["bytes_from_peer"], 0u);
+  EXPECT_EQ(json["bytes"], json["bytes_from_peer"]);
+  ExpectFetched(build, "got");
+  // Again into the same folder: nothing to do. Over something else: only when told.
+  EXPECT_EQ(RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--source", a.address(),
+                                  "--out", Path("got")}))
+                .exit_code,
+            0);
+  FlipByte(Path("got/rootfs.ext4"), 0);
+  const Finished occupied = RunProgram(Peerchunk(
+      {"fetch", id, "--base", Path("base"), "--source", a.address(), "--out", Path("got")}));
+  EXPECT_EQ(occupied.exit_code, 1);
+  EXPECT_THAT(occupied.err, HasSubstr("rootfs.ext4 is there and differs"));
+  EXPECT_EQ(RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--source", a.address(),
+                                  "--out", Path("got"), "--overwrite"}))
+                .exit_code,
+            0);
+  ExpectFetched(build, "got");
+}
+
+TEST_F(PeerchunkTest, ReadFromPeerOrBaseOnly) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild build = PauseOn(a);
+  Durable(a, build);
+  const std::string id = build.id.ToString();
+  const auto fetch = [&](const std::string& read_from, const std::string& out) {
+    const Finished fetched =
+        RunProgram(Peerchunk({"--json", "fetch", id, "--base", Path("base"), "--source",
+                              a.address(), "--read-from", read_from, "--out", Path(out)}));
+    EXPECT_EQ(fetched.exit_code, 0) << fetched.err;
+    ExpectFetched(build, out);
+    return nlohmann::json::parse(fetched.out);
+  };
+  EXPECT_EQ(fetch("base", "b")["bytes_from_peer"], 0u);
+  EXPECT_EQ(fetch("peer", "p")["bytes_from_base"], 0u);
+}
+
+TEST_F(PeerchunkTest, FetchOfABuildThatIsNowhereMakesNoFiles) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const Finished fetched =
+      RunProgram(Peerchunk({"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--base", Path("base"),
+                            "--source", a.address(), "--out", Path("got")}));
+  EXPECT_EQ(fetched.exit_code, 1);
+  EXPECT_THAT(fetched.err, HasSubstr("no source has this build"));
+  EXPECT_TRUE(std::filesystem::is_empty(Path("got")));
+  const Finished no_base = RunProgram(Peerchunk({"fetch", "aaaaaaaa-0000-4000-8000-000000000001",
+                                                 "--base", Path("nowhere"), "--out", Path("got")}));
+  EXPECT_EQ(no_base.exit_code, 1);
+  EXPECT_THAT(no_base.err, HasSubstr(Path("nowhere")));
+  EXPECT_FALSE(std::filesystem::exists(Path("nowhere")));
+}
+
+// The source dies at some byte of the transfer, while its own upload is far from over; the reader's
+// base has the files all the same.
+TEST_F(PeerchunkTest, AFetchWhoseSourceIsKilledGoesOnFromTheBase) {
+  const test::TestBuild build =
+      test::MakeTestBuild({.memfile_bytes = 64u << 20, .rootfs_bytes = 8u << 20, .seed = 9});
+  build.WriteTo(folder_, "snapshot");
+  {
+    DaemonProcess uploader(Path("uploader"), Path("base"));
+    EXPECT_EQ(uploader.Tool({"pause", "--folder", Path("snapshot")}).exit_code, 0);
+    EXPECT_EQ(uploader.Stop(), 0);
+  }
+  for (const uint32_t percent : {0u, 1u, 25u, 50u, 75u}) {
+    SCOPED_TRACE(percent);
+    const std::string name = std::to_string(percent);
+    DaemonProcess a(Path("a" + name), Path("other-base" + name), kSlowBase);
+    EXPECT_EQ(a.Tool({"pause", "--folder", Path("snapshot")}).exit_code, 0);
+    ChildProcess fetch(Peerchunk({"--json", "fetch", build.id.ToString(), "--base", Path("base"),
+                                  "--source", a.address(), "--out", Path("got" + name)}));
+    const uint64_t goal = build.files.at(FileKind::kMemfile).size() * percent / 100;
+    const auto written = [&]() -> uint64_t {
+      std::error_code error;
+      uint64_t bytes = 0;
+      for (const auto& entry : std::filesystem::directory_iterator(Path("got" + name), error)) {
+        bytes += entry.file_size(error);
+      }
+      return bytes;
+    };
+    while (written() < goal) sched_yield();
+    a.process().Signal(SIGKILL);
+    EXPECT_EQ(fetch.Wait(), 0) << fetch.err();
+    ExpectFetched(build, "got" + name);
+    const nlohmann::json json = nlohmann::json::parse(fetch.out());
+    EXPECT_GE(json["bytes_from_peer"], goal);
+    RecordProperty("from_base_" + name, json["bytes_from_base"].get<int>());
+  }
+}
+
+TEST_F(PeerchunkTest, AnInterruptedFetchLeavesNoFile) {
+  test::TestBuild build;
+  {
+    DaemonProcess a(Path("a"), Path("base"));
+    build = PauseOn(a);
+    Durable(a, build);
+  }
+  DaemonProcess slow(Path("b"), Path("base"), {"--base-read-rate", "64KiB"});
+  ChildProcess fetch(slow.ToolSpec({"fetch", build.id.ToString(), "--out", Path("got")}));
+  while (!std::filesystem::exists(Path("got"))) sched_yield();
+  fetch.Signal(SIGINT);
+  EXPECT_EQ(fetch.Wait(), 130);
+  EXPECT_THAT(fetch.err(), HasSubstr("interrupted"));
+  // The daemon works for the tool; it notices within a moment that nobody waits any more.
+  const auto files = [&] {
+    return std::distance(std::filesystem::directory_iterator(Path("got")),
+                         std::filesystem::directory_iterator());
+  };
+  while (files() > 0) sched_yield();
+}
+
+TEST_F(PeerchunkTest, AFullDiskIsAClearErrorAndLeavesNothing) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  folder_.Write("small/x", "");
+  if (mount("tmpfs", Path("small").c_str(), "tmpfs", 0, "size=1m") != 0) {
+    GTEST_SKIP() << "no tmpfs may be mounted here";
+  }
+  const Finished fetched =
+      RunProgram(Peerchunk({"fetch", build.id.ToString(), "--base", Path("base"), "--source",
+                            a.address(), "--out", Path("small")}));
+  const bool empty = std::filesystem::is_empty(Path("small"));
+  umount2(Path("small").c_str(), MNT_DETACH);
+  EXPECT_EQ(fetched.exit_code, 1);
+  EXPECT_THAT(fetched.err, HasSubstr("No space left on device"));
+  EXPECT_THAT(fetched.err, HasSubstr("fetch " + build.id.ToString()));
+  EXPECT_TRUE(empty);
+}
+
+TEST_F(PeerchunkTest, ABuildMadeOfRawImagesComesBackAsTheyWere) {
+  std::string memory = test::SampleBytes(3 << 20, 1) + std::string(5 << 20, '\0');
+  std::string rootfs = std::string(1 << 20, '\0') + test::SampleBytes(1 << 20, 2);
+  folder_.Write("memory", memory);
+  folder_.Write("rootfs", rootfs);
+  folder_.Write("state", "devices");
+  const Finished base = RunProgram(
+      Peerchunk({"--json", "make-build", "--memfile", Path("memory"), "--rootfs", Path("rootfs"),
+                 "--snapfile", Path("state"), "--out", Path("base-build"), "--build-id",
+                 "aaaaaaaa-0000-4000-8000-000000000001"}));
+  ASSERT_EQ(base.exit_code, 0) << base.err;
+  const nlohmann::json made = nlohmann::json::parse(base.out);
+  EXPECT_EQ(made["diffs"][0]["size"], 3u << 20);
+  EXPECT_EQ(made["diffs"][0]["zero_bytes"], 5u << 20);
+
+  // The child: one page changed, one zeroed.
+  std::string child_memory = memory;
+  child_memory.replace(4096, 4096, test::SampleBytes(4096, 3));
+  child_memory.replace(8192, 4096, std::string(4096, '\0'));
+  folder_.Write("child-memory", child_memory);
+  const Finished child = RunProgram(Peerchunk(
+      {"--json", "make-build", "--memfile", Path("child-memory"), "--rootfs", Path("rootfs"),
+       "--snapfile", Path("state"), "--out", Path("child-build"), "--parent-folder",
+       Path("base-build"), "--parent-memfile", Path("memory"), "--parent-rootfs", Path("rootfs")}));
+  ASSERT_EQ(child.exit_code, 0) << child.err;
+  const nlohmann::json child_json = nlohmann::json::parse(child.out);
+  EXPECT_EQ(child_json["diffs"][0]["size"], 4096);
+  EXPECT_EQ(child_json["diffs"][0]["zero_bytes"], 4096);
+  EXPECT_EQ(child_json["diffs"][0]["generation"], 1);
+  EXPECT_EQ(child_json["diffs"][1]["size"], 0);
+
+  DaemonProcess a(Path("a"), Path("base"));
+  EXPECT_EQ(a.Tool({"pause", "--folder", Path("base-build")}).exit_code, 0);
+  EXPECT_EQ(a.Tool({"pause", "--folder", Path("child-build")}).exit_code, 0);
+  const nlohmann::json shown =
+      a.Json({"inspect", Path("child-build/memfile.header"), "--mappings"});
+  EXPECT_EQ(shown["generation"], 1);
+  EXPECT_EQ(shown["zero_bytes"], (5u << 20) + 4096);
+  EXPECT_EQ(shown["layers"].size(), 2u);
+  EXPECT_EQ(shown["mappings"][1]["build_id"], child_json["build_id"]);
+}
+
+TEST_F(PeerchunkTest, MakeBuildRefusesWhatCannotBe) {
+  folder_.Write("rootfs", std::string(8192, 'x'));
+  folder_.Write("odd", "12345");
+  folder_.Write("occupied/metadata.json", "{}");
+  const auto make = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "make-build");
+    return RunProgram(Peerchunk(arguments));
+  };
+  const Finished odd = make({"--rootfs", Path("odd"), "--filesystem-only", "--out", Path("o1")});
+  EXPECT_EQ(odd.exit_code, 1);
+  EXPECT_THAT(odd.err, HasSubstr("no multiple of 4096"));
+  EXPECT_TRUE(std::filesystem::is_empty(Path("o1")));
+  const Finished occupied =
+      make({"--rootfs", Path("rootfs"), "--filesystem-only", "--out", Path("occupied")});
+  EXPECT_EQ(occupied.exit_code, 1);
+  EXPECT_THAT(occupied.err, HasSubstr("choose an empty folder"));
+  EXPECT_EQ(folder_.Read("occupied/metadata.json"), "{}");
+  EXPECT_EQ(make({"--rootfs", Path("rootfs"), "--out", Path("o2")}).exit_code, 1);
+  EXPECT_EQ(make({"--rootfs", Path("none"), "--filesystem-only", "--out", Path("o3")}).exit_code,
+            2);
+  const Finished orphan = make({"--rootfs", Path("rootfs"), "--filesystem-only", "--out",
+                                Path("o4"), "--parent-folder", Path("occupied")});
+  EXPECT_EQ(orphan.exit_code, 1);
+  EXPECT_THAT(orphan.err, HasSubstr("--parent-rootfs"));
+  const Finished small =
+      make({"--rootfs", Path("rootfs"), "--filesystem-only", "--out", Path("o5"), "--parent-folder",
+            Path("occupied"), "--parent-rootfs", Path("odd")});
+  EXPECT_EQ(small.exit_code, 1);
+  EXPECT_THAT(small.err, HasSubstr("but its parent"));
+}
+
+TEST_F(PeerchunkTest, AFilesystemOnlyBuildGoesThroughEverything) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild build = PauseOn(a, {.memfile_bytes = 0, .seed = 7});
+  Durable(a, build);
+  const std::string id = build.id.ToString();
+  EXPECT_EQ(a.Tool({"verify", id}).exit_code, 0);
+  EXPECT_EQ(
+      RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--out", Path("got")})).exit_code,
+      0);
+  ExpectFetched(build, "got");
+}
+
+TEST_F(PeerchunkTest, VerifyFindsWhatIsWrongInTheBase) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild build = PauseOn(a);
+  Durable(a, build);
+  const std::string id = build.id.ToString();
+  const Finished good = a.Tool({"verify", id, "--folder", Path("snapshot-1")});
+  EXPECT_EQ(good.exit_code, 0) << good.out;
+  EXPECT_EQ(
+      RunProgram(Peerchunk({"verify", id, "--base", Path("base"), "--folder", Path("snapshot-1")}))
+          .exit_code,
+      0);
+  FlipByte(Path("base/" + id + "/memfile"), 12345);
+  const Finished flipped = a.Tool({"verify", id});
+  EXPECT_EQ(flipped.exit_code, 1);
+  EXPECT_THAT(flipped.err, HasSubstr("1 finding"));
+  std::filesystem::remove(Path("base/" + id + "/rootfs.ext4"));
+  std::filesystem::remove(Path("base/" + id + "/metadata.json"));
+  const Finished gone = a.Tool({"verify", id});
+  EXPECT_EQ(gone.exit_code, 1);
+  EXPECT_THAT(gone.out, HasSubstr("missing in the base"));
+  const Finished nothing = RunProgram(
+      Peerchunk({"verify", "aaaaaaaa-0000-4000-8000-000000000001", "--base", Path("base")}));
+  EXPECT_EQ(nothing.exit_code, 1);
+  EXPECT_THAT(nothing.err, HasSubstr("has nothing of build"));
+}
+
+TEST_F(PeerchunkTest, VerifyMissesTheLayersOfAnAncestor) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild parent = PauseOn(a, {.seed = 1});
+  const test::TestBuild child = PauseOn(a, {.seed = 2, .parent = &parent});
+  Durable(a, child);
+  EXPECT_EQ(a.Tool({"verify", child.id.ToString()}).exit_code, 0);
+  std::filesystem::remove(Path("base/" + parent.id.ToString() + "/memfile"));
+  const Finished verified = a.Tool({"verify", child.id.ToString()});
+  EXPECT_EQ(verified.exit_code, 1);
+  EXPECT_THAT(verified.out, HasSubstr(parent.id.ToString() + "/memfile"));
+}
+
+TEST_F(PeerchunkTest, RmRefusesTheOnlyCopyAndALayerThatIsNeeded) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  const std::string id = build.id.ToString();
+  const Finished refused = a.Tool({"rm", id});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("--discard-only-copy"));
+  EXPECT_THAT(a.Tool({"ls"}).out, HasSubstr(id));
+  EXPECT_EQ(a.Tool({"rm", id, "--discard-only-copy"}).exit_code, 0);
+  EXPECT_THAT(a.Tool({"ls"}).out, Not(HasSubstr(id)));
+  const Finished unknown = a.Tool({"rm", id});
+  EXPECT_EQ(unknown.exit_code, 1);
+}
+
+TEST_F(PeerchunkTest, RmFromTheBaseIsRefusedWhileAChildNeedsIt) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild parent = PauseOn(a, {.seed = 1});
+  const test::TestBuild child = PauseOn(a, {.seed = 2, .parent = &parent});
+  Durable(a, child);
+  Durable(a, parent);
+  const Finished refused = a.Tool({"rm", parent.id.ToString(), "--from-base"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr(child.id.ToString()));
+  EXPECT_EQ(a.Json({"rm", child.id.ToString(), "--from-base"})["objects_deleted"], 6);
+  EXPECT_EQ(a.Json({"rm", parent.id.ToString(), "--from-base"})["objects_deleted"], 6);
+}
+
+TEST_F(PeerchunkTest, ProbeTimesEachStepAndSaysWhichFailed) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  const nlohmann::json probed = a.Json({"probe", a.address()});
+  EXPECT_EQ(probed["good"], true);
+  EXPECT_THAT(probed["steps"].back()["result"].get<std::string>(), HasSubstr("bytes right"));
+  // Without a daemon of its own, for a named file.
+  EXPECT_EQ(RunProgram(Peerchunk({"--control", Path("none.sock"), "probe", a.address(), "--build",
+                                  build.id.ToString(), "--file", "metadata.json"}))
+                .exit_code,
+            0);
+  const Finished unknown =
+      RunProgram(Peerchunk({"--control", Path("none.sock"), "probe", a.address()}));
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("the peer answers, but serves no build"));
+  EXPECT_THAT(unknown.out, HasSubstr("NOT_AVAILABLE"));
+  const std::string address = a.address();
+  a.process().Signal(SIGKILL);
+  a.process().Wait();
+  const Finished dead = RunProgram(Peerchunk({"probe", address, "--build", build.id.ToString()}));
+  EXPECT_EQ(dead.exit_code, 1);
+  EXPECT_THAT(dead.out, HasSubstr("FAILED"));
+  const Finished refused = RunProgram(Peerchunk({"probe", "169.254.169.254:80"}));
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("metadata service"));
+}
+
+TEST_F(PeerchunkTest, WaitEndsAtItsTimeout) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  const Finished waited = a.Tool({"wait", build.id.ToString(), "--timeout", "0.1"});
+  EXPECT_EQ(waited.exit_code, 1);
+  EXPECT_THAT(waited.err, HasSubstr("is still UPLOADING"));
+  const Finished retried = a.Tool({"retry", build.id.ToString()});
+  EXPECT_EQ(retried.exit_code, 1);  // It has not failed.
+}
+
+TEST_F(PeerchunkTest, StatusAndListsAreForPeopleAndPrograms) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild build = PauseOn(a);
+  Durable(a, build);
+  const Finished listed = a.Tool({"ls"});
+  EXPECT_THAT(listed.out, HasSubstr(build.id.ToString() + "  DURABLE"));
+  EXPECT_EQ(a.Json({"ls"})["builds"][0]["build_id"], build.id.ToString());
+  const nlohmann::json status = a.Json({"status"});
+  EXPECT_EQ(status["listen"][0], a.address());
+  EXPECT_EQ(status["base"], Path("base"));
+  EXPECT_FALSE(status["metrics"].empty());
+  EXPECT_THAT(a.Tool({"status", "--metrics"}).out, HasSubstr("peerchunk_"));
+  EXPECT_THAT(a.Tool({"inspect", build.id.ToString()}).out, HasSubstr("rootfs.ext4.header"));
+  EXPECT_THAT(a.Tool({"inspect", Path("snapshot-1/rootfs.ext4.header")}).out,
+              HasSubstr("header      version 3"));
+  const Finished no_header = a.Tool({"inspect", Path("snapshot-1/metadata.json")});
+  EXPECT_EQ(no_header.exit_code, 1);
+  EXPECT_THAT(no_header.err, HasSubstr("is no header"));
+  EXPECT_EQ(a.Tool({"inspect", "nonsense"}).exit_code, 1);
+}
+
+}  // namespace
+}  // namespace peerchunk
