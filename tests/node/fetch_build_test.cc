@@ -1,0 +1,218 @@
+#include "node/fetch_build.h"
+
+#include <filesystem>
+#include <memory>
+#include <stop_token>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "peerchunk/base/crc32c.h"
+#include "tests/support/memory_storage.h"
+#include "tests/support/status_asserts.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/test_build.h"
+
+namespace peerchunk {
+namespace {
+
+using test::CodeOf;
+using testing::HasSubstr;
+
+class FetchBuildTest : public testing::Test {
+ protected:
+  FetchBuildTest() { SeedAll(build_); }
+
+  static std::string PathIn(const BuildId& id, FileKind kind) {
+    return BuildFileId{id, kind}.ObjectPath();
+  }
+  void SeedAll(const test::TestBuild& build) {
+    for (const auto& [kind, bytes] : build.files) base_->Seed(PathIn(build.id, kind), bytes);
+  }
+  void Seed(FileKind kind, std::string bytes) { base_->Seed(PathIn(build_.id, kind), bytes); }
+  void Remove(FileKind kind) { base_->Remove(PathIn(build_.id, kind)); }
+
+  absl::StatusOr<std::vector<FetchedFile>> Fetch(FetchOptions options = {}) {
+    if (options.folder.empty()) options.folder = folder_.PathOf("out");
+    const auto content = ContentOf(build_.id, base_);
+    return FetchBuild(build_.id, *content, options);
+  }
+  std::vector<std::string> Names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.PathOf("out"))) {
+      names.push_back(entry.path().filename());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  test::TempDir folder_;
+  test::TestBuild build_ = test::MakeTestBuild({});
+  std::shared_ptr<test::MemoryStorageProvider> base_ =
+      std::make_shared<test::MemoryStorageProvider>();
+};
+
+TEST_F(FetchBuildTest, EveryFileComesOutAsItIsWithMetadataLast) {
+  FetchState last;
+  const auto fetched = Fetch({.on_progress = [&](const FetchState& state) { last = state; }});
+  ASSERT_OK(fetched);
+  ASSERT_EQ(fetched->size(), 6u);
+  EXPECT_EQ(fetched->back().kind, FileKind::kMetadata);
+  uint64_t total = 0;
+  for (const FetchedFile& file : *fetched) {
+    const std::string& bytes = build_.files.at(file.kind);
+    EXPECT_TRUE(folder_.Read("out/" + std::string(FileName(file.kind))) == bytes);
+    EXPECT_EQ(file.size, bytes.size());
+    EXPECT_EQ(file.crc32c, Crc32c(bytes));
+    EXPECT_FALSE(file.was_there);
+    total += bytes.size();
+  }
+  EXPECT_EQ(last.total_done, total);
+  EXPECT_EQ(last.total_size, total);
+  EXPECT_EQ(Names().size(), 6u);
+}
+
+TEST_F(FetchBuildTest, ZerosAreHolesAndCountedApart) {
+  // A diff may hold zeros all the same, for instance one that another program made.
+  std::string diff = build_.files.at(FileKind::kMemfile);
+  diff.append(1 << 20, '\0');
+  Seed(FileKind::kMemfile, diff);
+  FetchState last;
+  ASSERT_OK(Fetch({.on_progress = [&](const FetchState& state) { last = state; }}));
+  EXPECT_TRUE(folder_.Read("out/memfile") == diff);
+  EXPECT_GE(last.zero_bytes, 1u << 20);
+}
+
+TEST_F(FetchBuildTest, AFilesystemOnlyBuildHasThreeFiles) {
+  build_ = test::MakeTestBuild({.memfile_bytes = 0, .seed = 5});
+  SeedAll(build_);
+  ASSERT_OK(Fetch());
+  EXPECT_THAT(Names(), testing::ElementsAre("metadata.json", "rootfs.ext4", "rootfs.ext4.header"));
+}
+
+TEST_F(FetchBuildTest, WithoutMetadataTheBuildIsNotThere) {
+  Remove(FileKind::kMetadata);
+  const auto fetched = Fetch();
+  EXPECT_EQ(CodeOf(fetched), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(fetched.status().message()), HasSubstr("metadata.json is missing"));
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(FetchBuildTest, FilesThatDoNotBelongTogetherAreDataLoss) {
+  for (const FileKind kind : {FileKind::kRootfsHeader, FileKind::kSnapfile,
+                              FileKind::kMemfileHeader, FileKind::kMemfile, FileKind::kRootfs}) {
+    SeedAll(build_);
+    Remove(kind);
+    EXPECT_EQ(CodeOf(Fetch()), absl::StatusCode::kDataLoss) << FileName(kind);
+    EXPECT_FALSE(std::filesystem::exists(folder_.PathOf("out/metadata.json")));
+    std::filesystem::remove_all(folder_.PathOf("out"));
+  }
+  SeedAll(build_);
+  Seed(FileKind::kMemfileHeader,
+       test::MakeTestBuild({.seed = 6}).files.at(FileKind::kMemfileHeader));
+  EXPECT_EQ(CodeOf(Fetch()), absl::StatusCode::kDataLoss);
+  SeedAll(build_);
+  Seed(FileKind::kMemfile, build_.files.at(FileKind::kMemfile).substr(0, 4096));
+  const auto fetched = Fetch();
+  EXPECT_EQ(CodeOf(fetched), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(fetched.status().message()), HasSubstr("its header needs"));
+  EXPECT_TRUE(Names().empty());
+}
+
+// Hands out a diff that is not what was promised.
+class LyingContent final : public BuildContent {
+ public:
+  LyingContent(BuildContent& honest, std::vector<Extent> extents, DiffContent claims)
+      : honest_(honest), extents_(std::move(extents)), claims_(std::move(claims)) {}
+
+  absl::StatusOr<std::shared_ptr<const std::string>> Blob(FileKind kind,
+                                                          const ReadOptions& options) override {
+    return honest_.Blob(kind, options);
+  }
+  absl::StatusOr<std::optional<DiffContent>> Diff(FileKind, const ReadOptions&) override {
+    class Reader final : public RangeReader {
+     public:
+      explicit Reader(std::vector<Extent> extents) : extents_(std::move(extents)) {}
+      absl::StatusOr<std::optional<Extent>> Next() override {
+        if (at_ == extents_.size()) return std::nullopt;
+        return extents_[at_++];
+      }
+
+     private:
+      std::vector<Extent> extents_;
+      size_t at_ = 0;
+    };
+    DiffContent content{.size = claims_.size, .crc32c = claims_.crc32c};
+    content.reader = std::make_unique<Reader>(extents_);
+    return content;
+  }
+
+ private:
+  BuildContent& honest_;
+  std::vector<Extent> extents_;
+  DiffContent claims_;
+};
+
+TEST_F(FetchBuildTest, ADiffThatIsNotWhatWasPromisedNeverGetsItsName) {
+  const auto honest = ContentOf(build_.id, base_);
+  const std::string& diff = build_.files.at(FileKind::kMemfile);
+  const std::string_view whole = diff;
+  const std::string_view wrong_half = whole.substr(0, diff.size() / 2);
+  const auto extent = [](uint64_t offset, const std::string_view& piece) {
+    return Extent{.offset = offset, .length = piece.size(), .pieces = {&piece, 1}};
+  };
+  const auto fetch = [&](std::vector<Extent> extents, DiffContent claims) {
+    LyingContent content(*honest, std::move(extents), std::move(claims));
+    return FetchBuild(build_.id, content, {.folder = folder_.PathOf("out")}).status();
+  };
+  const absl::Status crc =
+      fetch({extent(0, whole)}, {.size = diff.size(), .crc32c = Crc32c(diff) + 1});
+  EXPECT_EQ(crc.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(crc.message()), HasSubstr("recorded CRC32C"));
+  EXPECT_EQ(fetch({extent(0, wrong_half)}, {.size = diff.size()}).code(),
+            absl::StatusCode::kDataLoss);  // Cut short.
+  EXPECT_EQ(fetch({extent(4096, whole)}, {.size = diff.size()}).code(),
+            absl::StatusCode::kDataLoss);  // A gap.
+  EXPECT_EQ(fetch({extent(0, whole), extent(diff.size(), whole)}, {.size = diff.size()}).code(),
+            absl::StatusCode::kDataLoss);  // Too long.
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(FetchBuildTest, WhatIsThereAlreadyIsKeptOrRefusedOrReplaced) {
+  ASSERT_OK(Fetch());
+  const auto again = Fetch();
+  ASSERT_OK(again);
+  for (const FetchedFile& file : *again) EXPECT_TRUE(file.was_there);
+  for (const FileKind kind : {FileKind::kMemfile, FileKind::kMetadata}) {
+    const std::string name = "out/" + std::string(FileName(kind));
+    folder_.Write(name, "something else");
+    const auto refused = Fetch();
+    EXPECT_EQ(CodeOf(refused), absl::StatusCode::kAlreadyExists);
+    EXPECT_EQ(folder_.Read(name), "something else");
+    ASSERT_OK(Fetch({.overwrite = true}));
+    EXPECT_TRUE(folder_.Read(name) == build_.files.at(kind));
+  }
+  EXPECT_EQ(Names().size(), 6u);
+}
+
+TEST_F(FetchBuildTest, ACancelledFetchLeavesNothing) {
+  std::stop_source stop;
+  FetchOptions options{.read = {.cancellation = stop.get_token()}};
+  options.on_progress = [&](const FetchState& state) {
+    if (state.kind == FileKind::kMemfile) stop.request_stop();
+  };
+  EXPECT_EQ(CodeOf(Fetch(options)), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(FetchBuildTest, TheFolderHasToBeAbsoluteAndAFolder) {
+  EXPECT_EQ(CodeOf(Fetch({.folder = "relative"})), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(Fetch({.folder = "/"})), absl::StatusCode::kInvalidArgument);
+  folder_.Write("file", "");
+  EXPECT_FALSE(Fetch({.folder = folder_.PathOf("file")}).ok());
+  EXPECT_FALSE(Fetch({.folder = folder_.PathOf("file/below")}).ok());
+  ASSERT_OK(Fetch({.folder = folder_.PathOf("a/b/c/")}));
+}
+
+}  // namespace
+}  // namespace peerchunk
