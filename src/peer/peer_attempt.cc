@@ -16,7 +16,9 @@ PeerAttempt::PeerAttempt(const SourceSet& sources, const PeerLink& peer,
       plan_(plan),
       probe_(peer.state().breaker.Enter(sources.clock().Now(), plan.wants_bytes)),
       started_(sources.clock().Now()),
-      check_(plan.request.offset, plan.request.length) {
+      stop_(stop),
+      check_(plan.request.offset, plan.request.length),
+      rate_(sources.budgets().stall) {
   if (client_->IsConnected()) connected_at_ = started_;
   stream_ = client_->GetBuildFile(plan.request, {.deadline = plan.deadline, .cancellation = stop});
 }
@@ -45,7 +47,7 @@ absl::Time PeerAttempt::NextLimit(absl::Time now) {
   const PeerBudgets& budgets = sources_.budgets();
   absl::Time limit;
   if (first_message_at_) {
-    limit = now + (budgets.stall - window_waited_);
+    limit = now + rate_.UntilNextSlot();
   } else if (connected_at_) {
     limit = *connected_at_ + budgets.first_byte;
   } else {
@@ -71,13 +73,11 @@ std::optional<PeerEvent> PeerAttempt::Expired(absl::Time now) {
   const PeerBudgets& budgets = sources_.budgets();
   const bool leave = !leave_judged_ && now >= plan_.leave_at;
   if (first_message_at_) {
-    if (window_waited_ >= budgets.stall) {
+    if (rate_.Full()) {
       const double floor = static_cast<double>(budgets.floor_bytes_per_second) *
                            absl::ToDoubleSeconds(budgets.stall);
-      if (static_cast<double>(window_bytes_) < floor) return PeerEvent::kStalled;
-      peer_.state().breaker.OnBytes();  // A long read is a verdict before it ends.
-      window_waited_ = absl::ZeroDuration();
-      window_bytes_ = 0;
+      if (static_cast<double>(rate_.Bytes()) < floor) return PeerEvent::kStalled;
+      if (!std::exchange(found_healthy_, true)) peer_.state().breaker.OnBytes();
     }
     if (!leave) return std::nullopt;
     leave_judged_ = true;  // Once: a stream that is fast enough is left alone from now on.
@@ -106,9 +106,12 @@ PeerAttempt::Step PeerAttempt::Advance(absl::Time wake_at) {
     if (before >= wake_at) return {.kind = Step::Kind::kWaiting};
     auto message = stream_->Next(std::min(NextLimit(before), wake_at));
     const absl::Time now = sources_.clock().Now();
-    if (first_message_at_) window_waited_ += now - before;
+    if (first_message_at_) rate_.Wait(now - before);
     if (!message.ok()) {
       if (absl::IsDeadlineExceeded(message.status()) && stream_->IsAlive()) continue;
+      // What the read itself ended is no fault of the peer.
+      if (stop_.stop_requested()) return Fail(PeerEvent::kLostToBase, message.status());
+      if (now >= plan_.deadline) return Fail(PeerEvent::kOutOfBudget, message.status());
       const PeerEvent event = ClassifyStatus(message.status(), plan_.range_known_valid);
       const absl::Duration hint = RetryAfter(message.status()).value_or(absl::ZeroDuration());
       return Fail(event, message.status(), hint);
@@ -145,7 +148,7 @@ PeerAttempt::Step PeerAttempt::Judge(const PeerMessage& message) {
     const PeerExtent& extent = *message.extent;
     if (bytes_ == 0) sources_.knowledge->OnBytes(peer_.standing());
     bytes_ += extent.length;
-    window_bytes_ += extent.length;
+    rate_.Add(extent.length);
     return {
         .kind = Step::Kind::kExtent,
         .extent = {.offset = extent.offset,

@@ -6,6 +6,7 @@
 
 #include <absl/status/status.h>
 
+#include "peer/recent_rate.h"
 #include "peer/source_set.h"
 #include "peer/stream_check.h"
 #include "peerchunk/peer/chunk_service_client.h"
@@ -74,16 +75,16 @@ class PeerAttempt {
   const Plan plan_;
   const bool probe_;
   const absl::Time started_;
+  const std::stop_token stop_;
   StreamCheck check_;
   std::unique_ptr<PeerStream> stream_;
   std::optional<absl::Time> connected_at_;
   std::optional<absl::Time> first_message_at_;
   bool verdict_told_ = false;
   bool leave_judged_ = false;
+  bool found_healthy_ = false;
   uint64_t bytes_ = 0;
-  // The stall budget's window: time spent waiting for this peer, and what came meanwhile.
-  absl::Duration window_waited_;
-  uint64_t window_bytes_ = 0;
+  RecentRate rate_;
 };
 
 }  // namespace peerchunk

@@ -279,6 +279,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Ex
     if (!there) extent.CopyTo(to);
   }
   reached_ += extent.length;
+  if (!end_ && RemainingLength() == 0) end_ = reached_;
   if (reached_ > furthest_) {  // Bytes read again after a restart are no progress.
     furthest_ = reached_;
     progress_at_ = Now();

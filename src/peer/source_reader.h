@@ -179,12 +179,14 @@ class SourceReader {
   bool head_taken_ = false;
   absl::Time hedge_at_ = absl::InfiniteFuture();
   std::shared_ptr<Hedge> hedge_;
+  uint64_t hedge_bytes_ = 0;  // That it asked for.
   std::array<std::string_view, 1> hedge_piece_;
 
   // At the base.
   std::unique_ptr<Seekable> base_object_;
   std::unique_ptr<RangeReader> base_reader_;
   uint64_t window_begin_ = 0;
+  absl::Time window_began_;
   uint64_t window_length_ = 0;
   std::optional<std::string> base_version_;  // Of the object this read has looked at.
   uint32_t replaced_ = 0;

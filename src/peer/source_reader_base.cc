@@ -105,6 +105,7 @@ absl::Status SourceReader::OpenBaseWindow() {
   if (length == UINT64_MAX) length -= reached_;
   if (PeersLeft()) length = std::min(length, kWindowBytes);
   window_begin_ = reached_;
+  window_began_ = Now();
   window_length_ = length;
   PEERCHUNK_ASSIGN_OR_RETURN(base_reader_,
                              base_object_->OpenRangeReader(reached_, length, BaseOptions(length)));
@@ -115,6 +116,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() 
   const uint64_t wanted = RemainingLength();
   char* const to = plan_.into + (reached_ - plan_.offset);
   window_begin_ = reached_;
+  window_began_ = Now();
   const auto read = base_object_->ReadAt(reached_, absl::MakeSpan(to, wanted), BaseOptions(wanted));
   if (!read.ok()) {
     PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(read.status()));
@@ -142,7 +144,10 @@ absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
   base_cause_ = cause;
   const bool ran_out = absl::IsDeadlineExceeded(cause) || absl::IsCancelled(cause);
   if (ran_out) PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
-  if (absl::IsDeadlineExceeded(cause) && reached_ > window_begin_) {
+  const double came = static_cast<double>(reached_ - window_begin_);
+  if (absl::IsDeadlineExceeded(cause) && came > 0 &&
+      came >= absl::ToDoubleSeconds(Now() - window_began_) *
+                  static_cast<double>(sources_->budgets().floor_bytes_per_second)) {
     at_ = At::kBase;  // The window was too large for its limit; bytes did come.
     return absl::OkStatus();
   }

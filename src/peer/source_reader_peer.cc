@@ -118,12 +118,10 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
     sources_->counters().wasted_bad_bytes.Add(step.dropped_bytes);
     knowledge().bytes(plan_.kind).wasted.fetch_add(step.dropped_bytes, std::memory_order_relaxed);
   }
-  // What the caller or the hedge cancelled is no fault of the peer. A verdict on bytes stands.
-  const bool broken_off = step.event == PeerEvent::kUnreachable;
+  const bool broken_off =
+      step.event == PeerEvent::kLostToBase || step.event == PeerEvent::kOutOfBudget;
   if (broken_off) PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
-  const bool lost = broken_off && hedge_ != nullptr && hedge_->won();
-  PEERCHUNK_RETURN_IF_ERROR(
-      OnPeerEnd(peer_, lost ? PeerEvent::kLostToBase : step.event, step.cause, step.hint));
+  PEERCHUNK_RETURN_IF_ERROR(OnPeerEnd(peer_, step.event, step.cause, step.hint));
   return MaybePiece();
 }
 
@@ -250,6 +248,7 @@ void SourceReader::StartHedge() {
   }
   Hedge::Plan plan{.kind = plan_.kind, .trust = trust, .offset = reached_};
   if (!plan_.head_only) plan.most_bytes = std::min(RemainingLength(), Hedge::kWindowBytes);
+  hedge_bytes_ = plan.most_bytes;
   // What the window does not cover must come from the same version of the object.
   plan.want_stat = plan_.head_only || plan_.whole || RemainingLength() > Hedge::kWindowBytes;
   plan.options = BaseOptions(Hedge::kWindowBytes);
@@ -273,6 +272,9 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadHedge() {
   }
   if (result->admission.stat) PEERCHUNK_RETURN_IF_ERROR(TakeStat(*result->admission.stat));
   at_ = At::kBase;
+  if (plan_.head_only) return MaybePiece();
+  // Short only at the end of the object.
+  if (result->bytes.size() < hedge_bytes_) end_ = reached_ + result->bytes.size();
   if (result->bytes.empty()) return MaybePiece();
   hedge_piece_ = {result->bytes};
   return Accept({.offset = reached_, .length = result->bytes.size(), .pieces = hedge_piece_},

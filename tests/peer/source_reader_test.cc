@@ -1,0 +1,866 @@
+// The mechanism, row by row of DESIGN section 7: at open and in the middle of a stream, with times
+// on a virtual clock.
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "peerchunk/base/crc32c.h"
+#include "peerchunk/base/range.h"
+#include "tests/peer/peer_fixture.h"
+#include "tests/support/simulation.h"
+
+namespace peerchunk::test {
+namespace {
+
+constexpr FileKind kDiff = FileKind::kMemfile;
+
+class SourceReaderTest : public testing::Test {
+ protected:
+  SourceReaderTest() { UsePeers({kPeerA}); }
+
+  void UsePeers(const std::vector<std::string>& addresses) { provider_ = world_.Open(addresses); }
+  SimulatedNode& A() { return world_.Node(kPeerA); }
+  SimulatedNode& B() { return world_.Node(kPeerB); }
+  // Peer A has the file and is uploading the build.
+  void Serve(FileKind kind, const std::string& bytes) {
+    A().PutFile(FileOf(kind), bytes);
+    A().SetState(kBuild, BuildState::kUploading);
+  }
+  // The base has the file, and the sign of completeness.
+  void Complete(FileKind kind, const std::string& bytes) {
+    world_.Seed(kind, bytes);
+    if (kind != FileKind::kMetadata) world_.Seed(FileKind::kMetadata, "{}");
+  }
+  ReadOptions Within(absl::Duration time) {
+    ReadOptions options;
+    options.deadline = sim_.Now() + time;
+    return options;
+  }
+
+  // Runs `body` as a task of the simulation, to its end.
+  void Go(std::function<void()> body) {
+    sim_.Spawn(std::move(body));
+    ASSERT_TRUE(sim_.Run(sim_.Now() + absl::Hours(10)));
+  }
+  void At(absl::Duration after, std::function<void()> event) {
+    sim_.SpawnAt(sim_.Now() + after, std::move(event));
+  }
+  // Reads the diff whole; the time it took.
+  absl::Duration GoRead(const std::string& expected, const ReadOptions& options = {}) {
+    absl::Duration took;
+    Go([&] {
+      const absl::Time begun = sim_.Now();
+      const auto read = ReadAt(*provider_, 0, expected.size(), options);
+      took = sim_.Now() - begun;
+      EXPECT_OK(read);
+      if (read.ok()) {
+        EXPECT_TRUE(*read == expected);
+      }
+    });
+    return took;
+  }
+  absl::Status GoFail(const ReadOptions& options, absl::Duration* took = nullptr) {
+    absl::Status status;
+    Go([&] {
+      const absl::Time begun = sim_.Now();
+      status = ReadAt(*provider_, 0, 100, options).status();
+      if (took != nullptr) *took = sim_.Now() - begun;
+    });
+    return status;
+  }
+
+  const PeerBudgets budgets_;
+  const std::string bytes_ = SampleBytes(kMiB, 1);
+  Simulation sim_{1};
+  PeerWorld world_{sim_, &sim_.executor()};
+  std::shared_ptr<StorageProvider> provider_;
+};
+
+// --- Falling back --------------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, PeerThatDiesHalfWayCostsNoByteTwice) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.heads_too = false,
+                .after_bytes = kMiB / 2,
+                .error = absl::UnavailableError("connection reset")});
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, kMiB / 2);
+  EXPECT_EQ(world_.Bytes(kDiff).base, kMiB / 2);
+  EXPECT_EQ(world_.Bytes(kDiff).wasted, 0u);
+  EXPECT_EQ(world_.Fallbacks("unreachable"), 1u);
+  EXPECT_EQ(A().open_streams(), 0u);
+}
+
+TEST_F(SourceReaderTest, SecondPeerGoesOnWhereTheFirstStopped) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_);
+  B().PutFile(FileOf(kDiff), bytes_);
+  A().AddFault({.after_bytes = 300'000, .cut = true});
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, bytes_.size());
+  EXPECT_EQ(B().requests().back().offset, 300'000u);
+  EXPECT_EQ(world_.Quarantines("cut_short"), 1u);
+}
+
+TEST_F(SourceReaderTest, PartialHolderServesWhatItHas) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.after_bytes = 500'000, .partial = true});
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, 500'000u);
+  EXPECT_EQ(world_.Fallbacks("partial"), 1u);
+  EXPECT_EQ(world_.Breaker("open"), 0u);
+}
+
+// Every way in which a stream can be wrong: the bad message is dropped, the peer quarantined.
+TEST_F(SourceReaderTest, WrongStreamsAreDroppedAndTheirPeerQuarantined) {
+  struct Row {
+    const char* reason;
+    PeerFault fault;
+  };
+  const std::vector<Row> rows = {
+      {"bad_bytes", {.corrupt = true}},
+      {"bad_bytes",
+       {.alter =
+            [](PeerMessage& m) {
+              if (m.extent) m.extent->offset += 4096;
+            }}},
+      {"bad_bytes",
+       {.alter =
+            [](PeerMessage& m) {
+              if (m.extent) m.extent->length -= 1;
+            }}},
+      {"bad_bytes",
+       {.alter =
+            [](PeerMessage& m) {
+              if (m.extent) m.extent->crc32c ^= 1;
+            }}},
+      {"bad_bytes", {.alter = [](PeerMessage& m) { m.last = true, m.next_offset = 7; }}},
+      {"bad_bytes", {.alter = [](PeerMessage& m) { m.head = FileHead(); }}},
+      {"cut_short", {.cut = true}},
+      {"data_loss", {.error = absl::DataLossError("block")}},
+      {"bad_range_answer", {.error = absl::OutOfRangeError("no")}},
+      {"bad_range_answer", {.error = absl::InvalidArgumentError("no")}},
+  };
+  for (const Row& row : rows) {
+    for (const uint64_t at : {uint64_t{0}, uint64_t{400'000}}) {
+      SCOPED_TRACE(absl::StrCat(row.reason, " at ", at));
+      Simulation sim(1);
+      PeerWorld world(sim);
+      SimulatedNode& node = world.Node();
+      node.PutFile(FileOf(kDiff), bytes_);
+      world.Seed(kDiff, bytes_);
+      world.Seed(FileKind::kMetadata, "{}");
+      PeerFault fault = row.fault;
+      fault.heads_too = false;
+      fault.after_bytes = at;
+      node.AddFault(fault);
+      const auto provider = world.Open();
+      sim.Spawn([&] {
+        EXPECT_OK((*provider->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size({}));
+        const auto read = ReadAt(*provider, 0, bytes_.size());
+        ASSERT_OK(read);
+        EXPECT_TRUE(*read == bytes_);
+        EXPECT_EQ(world.Quarantines(row.reason), 1u);
+        EXPECT_LE(world.Bytes(kDiff).peer, at);
+        // From now on the base is asked first...
+        const uint64_t calls = node.calls();
+        ASSERT_OK(ReadAt(*provider, 0, 4096));
+        EXPECT_EQ(node.calls(), calls);
+        // ...for ten minutes.
+        node.ClearFaults();
+        sim.SleepUntil(sim.Now() + PeerBudgets().quarantine);
+        ASSERT_OK(ReadAt(*provider, 0, 4096));
+        EXPECT_EQ(node.calls(), calls + 1);
+      });
+      ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+    }
+  }
+}
+
+TEST_F(SourceReaderTest, QuarantinedPeerIsAskedLastWhenItIsTheOnlySource) {
+  Serve(kDiff, bytes_);
+  A().AddFault({.heads_too = false, .times = 1, .corrupt = true});
+  GoRead(bytes_, Within(absl::Seconds(5)));
+  EXPECT_EQ(world_.Quarantines("bad_bytes"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, bytes_.size());
+  EXPECT_GT(world_.Bytes(kDiff).wasted, 0u);
+}
+
+TEST_F(SourceReaderTest, DeniedIsStickyAndOrdersOnly) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.error = absl::PermissionDeniedError("who are you")});
+  GoRead(bytes_);
+  GoRead(bytes_);
+  EXPECT_EQ(A().calls(), 1u);
+  EXPECT_EQ(world_.Fallbacks("denied"), 1u);
+  // With nothing in the base it is asked all the same.
+  world_.memory.Remove(FileOf(kDiff).ObjectPath());
+  A().ClearFaults();
+  GoRead(bytes_, Within(absl::Seconds(5)));
+}
+
+TEST_F(SourceReaderTest, ConnectionThatCredentialsForbidIsADenial) {
+  world_.network->Forbid(kPeerA);
+  Complete(kDiff, bytes_);
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Fallbacks("denied"), 1u);
+}
+
+TEST_F(SourceReaderTest, OverloadedPeerIsAskedAgainAfterItsHint) {
+  Serve(kDiff, bytes_);
+  A().AddFault({.times = 2,
+                .error = WithRetryAfter(absl::ResourceExhaustedError("busy"), absl::Seconds(1))});
+  const absl::Duration took = GoRead(bytes_, Within(absl::Seconds(30)));
+  EXPECT_GE(took, absl::Seconds(2));
+  EXPECT_LT(took, absl::Seconds(3));
+  EXPECT_EQ(world_.Fallbacks("overloaded"), 2u);
+  EXPECT_EQ(world_.Breaker("open"), 0u);
+}
+
+TEST_F(SourceReaderTest, OverloadedPeerIsSparedWhenTheBaseHasIt) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.error = WithRetryAfter(absl::ResourceExhaustedError("busy"), absl::Seconds(1))});
+  for (int i = 0; i < 5; ++i) EXPECT_LT(GoRead(bytes_), absl::Milliseconds(1));
+  EXPECT_EQ(A().calls(), 1u);
+}
+
+TEST_F(SourceReaderTest, NotYetWaitsAsLongAsHinted) {
+  A().PutNotYet(FileOf(kDiff), absl::Milliseconds(700));
+  At(absl::Milliseconds(100), [&] { Serve(kDiff, bytes_); });
+  const absl::Duration took = GoRead(bytes_, Within(absl::Seconds(30)));
+  EXPECT_GE(took, absl::Milliseconds(700));
+  EXPECT_LT(took, absl::Seconds(1));
+}
+
+TEST_F(SourceReaderTest, NotYetGoesToTheBaseWhenTheFileIsThere) {
+  A().PutNotYet(FileOf(kDiff), absl::Seconds(5));
+  A().SetInBase(FileOf(kDiff));
+  world_.Seed(kDiff, bytes_);
+  EXPECT_LT(GoRead(bytes_), absl::Milliseconds(1));
+}
+
+TEST_F(SourceReaderTest, AbsentIsNotFoundAtOnce) {
+  A().PutAbsent(FileOf(kDiff));
+  world_.Seed(kDiff, bytes_);
+  absl::Duration took;
+  EXPECT_EQ(GoFail({}, &took).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(took, absl::ZeroDuration());
+}
+
+// --- Durable -------------------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, DurableBuildComesFromTheBaseForEveryReader) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  GoRead(bytes_);
+  const uint64_t calls = A().calls();
+  GoRead(bytes_);
+  const auto another = world_.Open({kPeerA});  // Another reader of the process.
+  Go([&] { EXPECT_OK(ReadAt(*another, 0, 100)); });
+  EXPECT_EQ(A().calls(), calls);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, 0u);
+}
+
+TEST_F(SourceReaderTest, PeerServesADurableBuildWhenTheBaseFailsInTheMiddle) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  for (const bool stalls : {false, true}) {
+    SCOPED_TRACE(stalls);
+    world_.base.ClearFaults();
+    StorageFault fault{.call = StorageCall::kRead, .times = 1, .after_bytes = 300'000};
+    fault.stall = stalls;
+    if (!stalls) fault.error = absl::UnavailableError("base hiccup");
+    world_.base.AddFault(fault);
+    const uint64_t before = world_.Bytes(kDiff).peer;
+    absl::Duration took;
+    Go([&] {
+      const absl::Time begun = sim_.Now();
+      const auto read = ReadRange(*provider_, 0, UINT64_MAX, Within(absl::Seconds(60)));
+      took = sim_.Now() - begun;
+      ASSERT_OK(read);
+      EXPECT_TRUE(*read == bytes_);
+    });
+    EXPECT_LT(took, stalls ? absl::Seconds(20) : absl::Milliseconds(1));
+    EXPECT_GT(world_.Bytes(kDiff).peer, before);
+    EXPECT_TRUE(A().requests().back().even_if_durable);
+    EXPECT_GT(A().requests().back().offset, 0u);
+  }
+  EXPECT_EQ(world_.Fallbacks("base_failed"), 1u);
+  EXPECT_GE(world_.Fallbacks("base_stalled"), 1u);
+}
+
+TEST_F(SourceReaderTest, PeerServesADurableBuildThatTheBaseLost) {
+  Serve(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, bytes_.size());
+  EXPECT_EQ(world_.Fallbacks("base_missing"), 1u);
+}
+
+TEST_F(SourceReaderTest, BaseThatDiffersFromWhatADurablePeerDeclaredWins) {
+  Serve(kDiff, bytes_);
+  GoRead(bytes_);
+  const std::string other = SampleBytes(kMiB, 2);
+  Complete(kDiff, other);
+  A().SetState(kBuild, BuildState::kDurable);
+  Go([&] { ReadBlob(*provider_, FileKind::kSnapfile).status().IgnoreError(); });
+  GoRead(other);
+  EXPECT_EQ(world_.Quarantines("base_differs"), 1u);
+}
+
+TEST_F(SourceReaderTest, NewerMetadataOfADurableBuildComesFromThePeer) {
+  A().PutFile(FileOf(FileKind::kMetadata), "new", 2);
+  world_.Seed(FileKind::kMetadata, "old");
+  world_.directory->KnownDurable(kBuild);
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  world_.Seed(FileKind::kMetadata, "old");
+  A().AddFault({.file = kDiff, .alter = [](PeerMessage& m) {
+                  if (m.head) m.head->status.state = BuildState::kDurable;
+                }});
+  GoRead(bytes_);
+  ASSERT_TRUE(world_.directory->KnownDurable(kBuild));
+  Go([&] {
+    auto read = ReadBlob(*provider_, FileKind::kMetadata);
+    ASSERT_OK(read);
+    EXPECT_EQ(*read, "new");
+    // With the peer gone, the older one has to do.
+    A().Kill();
+    read = ReadBlob(*provider_, FileKind::kMetadata);
+    ASSERT_OK(read);
+    EXPECT_EQ(*read, "old");
+  });
+}
+
+// --- Not yet -------------------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, MissWhileUploadingMeansNotYet) {
+  Serve(kDiff, bytes_);
+  GoRead(bytes_);
+  A().Kill();
+  At(absl::Seconds(3), [&] { Complete(kDiff, bytes_); });
+  const absl::Duration took = GoRead(bytes_, Within(absl::Seconds(60)));
+  EXPECT_GE(took, absl::Seconds(3));
+  EXPECT_LT(took, absl::Seconds(6));
+}
+
+TEST_F(SourceReaderTest, DeadSourceThatComesBackIsUsedAgain) {
+  Serve(kDiff, bytes_);
+  A().Kill();
+  At(absl::Seconds(20), [&] { A().Revive(); });
+  const absl::Duration took = GoRead(bytes_, Within(absl::Seconds(60)));
+  EXPECT_GE(took, absl::Seconds(20));
+  EXPECT_LT(took, absl::Seconds(23));
+}
+
+TEST_F(SourceReaderTest, NotYetEndsUnavailableAndNamesBothCauses) {
+  Serve(kDiff, bytes_);
+  A().Kill();
+  absl::Duration took;
+  const absl::Status status = GoFail(Within(absl::Seconds(10)), &took);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_LE(took, absl::Seconds(10));
+  EXPECT_GE(took, absl::Seconds(9));
+  const std::string message(status.message());
+  for (const char* part : {"read aaaaaaaa-0000-4000-8000-000000000001/memfile [0, +100)",
+                           "peer 10.0.0.1:7070: connection refused", "base (memory): ",
+                           "no metadata.json", "see that its source node is up", "try again"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << " in " << message;
+  }
+}
+
+TEST_F(SourceReaderTest, ReadWithoutADeadlineEndsToo) {
+  A().Kill();
+  absl::Duration took;
+  EXPECT_EQ(GoFail({}, &took).code(), absl::StatusCode::kUnavailable);
+  EXPECT_LE(took, budgets_.give_up);
+}
+
+TEST_F(SourceReaderTest, NotFoundWhenNobodyHasIt) {
+  A().SetState(BuildId::Random(), BuildState::kLocal);  // Up, with another build.
+  absl::Duration took;
+  EXPECT_EQ(GoFail({}, &took).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(took, absl::ZeroDuration());
+  EXPECT_EQ(GoFail({}, &took).code(), absl::StatusCode::kNotFound) << "also while it is paused";
+}
+
+TEST_F(SourceReaderTest, OneUnreachableSourceMakesItNotYet) {
+  UsePeers({kPeerA, kPeerB});
+  A().SetState(BuildId::Random(), BuildState::kLocal);
+  B().Kill();
+  EXPECT_EQ(GoFail(Within(absl::Seconds(2))).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(SourceReaderTest, UndurableBaseIsASourceOnlyIfItsObjectIsTheDeclaredOne) {
+  Serve(kDiff, bytes_);
+  GoRead(bytes_);
+  A().Kill();
+  world_.Seed(kDiff, SampleBytes(kMiB, 9));  // Left by something else under this name.
+  EXPECT_EQ(GoFail(Within(absl::Seconds(2))).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(world_.Bytes(kDiff).base, 0u);
+  world_.Seed(kDiff, bytes_);
+  GoRead(bytes_, Within(absl::Seconds(2)));
+}
+
+TEST_F(SourceReaderTest, SilentSourceLeavesACompleteBase) {
+  A().Kill();
+  world_.Seed(kDiff, bytes_);
+  EXPECT_EQ(GoFail(Within(absl::Seconds(2))).code(), absl::StatusCode::kUnavailable)
+      << "half an upload is no source";
+  Complete(kDiff, bytes_);
+  GoRead(bytes_, Within(absl::Seconds(2)));
+}
+
+// --- Time ----------------------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, BlackHoleCostsTheHedgeDelay) {
+  A().Freeze(true);
+  Complete(kDiff, bytes_);
+  EXPECT_EQ(GoRead(bytes_), budgets_.hedge_ceiling);
+  EXPECT_EQ(world_.Hedges("won"), 1u);
+  EXPECT_EQ(world_.Fallbacks("hedge_won"), 1u);
+  EXPECT_EQ(A().open_streams(), 0u);
+  // And soon nothing: a dial that hangs longer than any hedge waits counts against the breaker.
+  for (int i = 0; i < 2; ++i) GoRead(bytes_);
+  EXPECT_EQ(world_.Breaker("open"), 1u);
+  EXPECT_EQ(GoRead(bytes_), absl::ZeroDuration());
+}
+
+TEST_F(SourceReaderTest, BlackHoleCostsTheHedgeDelayForHeadsToo) {
+  A().Freeze(true);
+  Complete(FileKind::kSnapfile, "snap");
+  Go([&] {
+    const absl::Time begun = sim_.Now();
+    const auto exists =
+        (*provider_->OpenBlob(FileOf(FileKind::kSnapfile).ObjectPath()))->Exists({});
+    ASSERT_OK(exists);
+    EXPECT_TRUE(*exists);
+    EXPECT_EQ(sim_.Now() - begun, budgets_.hedge_ceiling);
+  });
+}
+
+TEST_F(SourceReaderTest, WithoutHedgesABlackHoleCostsTheDialBudget) {
+  Simulation sim(1);
+  PeerWorld world(sim);
+  world.Node().Freeze(true);
+  world.Seed(kDiff, bytes_);
+  world.Seed(FileKind::kMetadata, "{}");
+  const auto provider = world.Open();
+  sim.Spawn([&] {
+    const absl::Time begun = sim.Now();
+    ASSERT_OK(ReadAt(*provider, 0, 100));
+    EXPECT_EQ(sim.Now() - begun, budgets_.dial);
+    EXPECT_EQ(world.Fallbacks("dial_timeout"), 1u);
+    // A caller in a hurry: most of the deadline for the peer, the rest for the base.
+    ReadOptions options;
+    options.deadline = sim.Now() + absl::Seconds(1);
+    ASSERT_OK(ReadAt(*provider, 0, 100, options));
+    EXPECT_EQ(options.deadline - sim.Now(), absl::Seconds(1) * budgets_.base_reserve);
+  });
+  ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+}
+
+TEST_F(SourceReaderTest, StallInTheMiddleCostsTheStallBudget) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.after_bytes = 700'000, .stall = true});
+  EXPECT_EQ(GoRead(bytes_), budgets_.stall);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, 700'000u);
+  EXPECT_EQ(world_.Fallbacks("stall"), 1u);
+  EXPECT_EQ(world_.metrics.CounterValue("peerchunk_stalls_total"), 1u);
+}
+
+TEST_F(SourceReaderTest, TrickleUnderTheFloorIsAStall) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetExtentBytes(4096);
+  A().AddFault({.trickle_bytes_per_second = budgets_.floor_bytes_per_second / 2});
+  EXPECT_LT(GoRead(bytes_), budgets_.stall * 1.1);
+  EXPECT_EQ(world_.Fallbacks("stall"), 1u);
+}
+
+TEST_F(SourceReaderTest, SlowStreamOverTheFloorIsLeftAlone) {
+  const std::string big = SampleBytes(4 * kMiB, 3);
+  Serve(kDiff, big);
+  Complete(kDiff, big);
+  A().SetExtentBytes(4096);
+  A().SetBytesPerSecond(budgets_.floor_bytes_per_second * 5 / 4);
+  EXPECT_GT(GoRead(big), absl::Seconds(12));
+  EXPECT_EQ(world_.Bytes(kDiff).peer, big.size());
+}
+
+TEST_F(SourceReaderTest, StallClockStopsWhileTheCallerIsAway) {
+  Serve(kDiff, bytes_);
+  Go([&] {
+    auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
+    auto reader = (*object)->OpenRangeReader(0, UINT64_MAX, {});
+    uint64_t got = 0;
+    while (true) {
+      const auto extent = (*reader)->Next();
+      ASSERT_OK(extent);
+      if (!extent->has_value()) break;
+      got += (*extent)->length;
+      sim_.SleepUntil(sim_.Now() + absl::Seconds(30));
+    }
+    EXPECT_EQ(got, bytes_.size());
+  });
+  EXPECT_EQ(world_.Fallbacks("stall"), 0u);
+}
+
+TEST_F(SourceReaderTest, DeadlineOfTheCallerIsKeptEverywhere) {
+  const auto silent_peer = [&] { A().AddFault({.after_bytes = 5, .stall = true}); };
+  const auto silent_base = [&] {
+    StorageFault fault;
+    fault.stall = true;
+    world_.base.AddFault(fault);
+    fault.call = StorageCall::kStat;
+    world_.base.AddFault(fault);
+  };
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  silent_peer();
+  silent_base();
+  for (const int ms : {1, 10, 600, 3000, 20'000}) {
+    absl::Duration took;
+    const absl::Status status = GoFail(Within(absl::Milliseconds(ms)), &took);
+    EXPECT_TRUE(absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) << status;
+    EXPECT_LE(took, absl::Milliseconds(ms));
+  }
+}
+
+TEST_F(SourceReaderTest, CancellationEndsEveryWaitAtOnce) {
+  struct Row {
+    const char* name;
+    std::function<void(PeerWorld&)> set_up;
+  };
+  const auto stall_base = [](PeerWorld& world) {
+    StorageFault fault;
+    fault.stall = true;
+    world.base.AddFault(fault);
+  };
+  const std::vector<Row> rows = {
+      {"black hole", [](PeerWorld& world) { world.Node().Freeze(true); }},
+      {"stalled stream", [](PeerWorld& world) { world.Node().AddFault({.stall = true}); }},
+      {"backoff", [](PeerWorld& world) { world.Node().Kill(); }},
+      {"stalled base",
+       [&](PeerWorld& world) {
+         world.Node().RemoveBuild(kBuild);
+         stall_base(world);
+       }},
+      {"hedge and peer silent",
+       [&](PeerWorld& world) {
+         world.Node().Freeze(true);
+         world.Seed(FileKind::kMetadata, "{}");
+         stall_base(world);
+       }},
+  };
+  for (const Row& row : rows) {
+    for (const int ms : {1, 450, 550, 1900}) {
+      SCOPED_TRACE(absl::StrCat(row.name, " after ", ms));
+      Simulation sim(1);
+      PeerWorld world(sim, &sim.executor());
+      world.Node().PutFile(FileOf(kDiff), bytes_);
+      world.Seed(kDiff, bytes_);
+      if (std::string(row.name) == "backoff") world.memory.Remove(FileOf(kDiff).ObjectPath());
+      row.set_up(world);
+      const auto provider = world.Open();
+      std::stop_source stop;
+      absl::Time stopped = absl::InfiniteFuture();
+      sim.SpawnAt(sim.Now() + absl::Milliseconds(ms), [&] {
+        stopped = sim.Now();
+        stop.request_stop();
+      });
+      sim.Spawn([&] {
+        ReadOptions options;
+        options.cancellation = stop.get_token();
+        const auto read = ReadAt(*provider, 0, 100, options);
+        EXPECT_EQ(CodeOf(read), absl::StatusCode::kCancelled) << read.status();
+        EXPECT_LE(sim.Now() - stopped, absl::Milliseconds(100));
+      });
+      ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+      EXPECT_EQ(world.Node().open_streams(), 0u);
+    }
+  }
+}
+
+// --- Hedges and breaker --------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, PeerThatIsFirstAfterAllCancelsTheHedge) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetLatency(budgets_.hedge_ceiling + absl::Milliseconds(10));
+  StorageFault fault;
+  fault.stall = true;
+  world_.base.AddFault(fault);
+  EXPECT_EQ(GoRead(bytes_), budgets_.hedge_ceiling + absl::Milliseconds(10));
+  EXPECT_EQ(world_.Hedges("sent"), 1u);
+  EXPECT_EQ(world_.Hedges("lost"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).base, 0u);
+}
+
+TEST_F(SourceReaderTest, HedgeIsTakenOverWhenThePeerFailsMeanwhile) {
+  A().SetLatency(absl::Milliseconds(700));
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.error = absl::UnavailableError("gone")});
+  StorageFault fault{.call = StorageCall::kRead};
+  fault.delay = absl::Milliseconds(900);
+  world_.base.AddFault(fault);
+  EXPECT_EQ(GoRead(bytes_), budgets_.hedge_ceiling + absl::Milliseconds(900));
+  EXPECT_EQ(world_.base.calls(StorageCall::kRead, FileOf(kDiff).ObjectPath()), 1u);
+}
+
+TEST_F(SourceReaderTest, HedgeIsNoSourceBeforeTheUploadIsConfirmed) {
+  Serve(kDiff, bytes_);
+  world_.Seed(kDiff, bytes_);  // Left by something else: no metadata.json, nothing declared.
+  A().SetLatency(absl::Seconds(2));
+  EXPECT_EQ(GoRead(bytes_), absl::Seconds(2));
+  EXPECT_EQ(world_.Bytes(kDiff).base, 0u);
+}
+
+TEST_F(SourceReaderTest, HedgesKeepToTheirShare) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetLatency(absl::Milliseconds(800));
+  constexpr int kReads = 400;
+  Go([&] {
+    for (int i = 0; i < kReads; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+  });
+  EXPECT_LE(static_cast<double>(world_.Hedges("sent")),
+            budgets_.hedge_burst + budgets_.hedge_share * kReads);
+  EXPECT_GT(world_.Hedges("refused"), 0u);
+}
+
+TEST_F(SourceReaderTest, HealthyPeerIsHardlyEverHedged) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  constexpr int kReads = 2000;
+  Go([&] {
+    std::minstd_rand random(7);
+    for (int i = 0; i < kReads; ++i) {
+      A().SetLatency(absl::Microseconds(500 + random() % 15'000));
+      ASSERT_OK(ReadAt(*provider_, 0, 4096));
+    }
+  });
+  EXPECT_LT(world_.Hedges("sent"), kReads / 50);  // 2 %.
+  EXPECT_GT(world_.Bytes(kDiff).peer, uint64_t{kReads} * 4096 * 98 / 100);
+}
+
+TEST_F(SourceReaderTest, ColdNodeIsNotLockedOut) {
+  // Slow when nobody has talked to it, and quick once it was let finish a few times.
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetLatency(absl::Milliseconds(450));
+  Go([&] {
+    for (int i = 0; i < 5; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+    A().SetLatency(absl::Milliseconds(2));
+    for (int i = 0; i < 200; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+    // Cold again: time-outs alone must be able to teach patience.
+    A().SetLatency(absl::Milliseconds(300));
+    for (int i = 0; i < 100; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+    const uint64_t before = world_.Bytes(kDiff).peer;
+    for (int i = 0; i < 10; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+    EXPECT_EQ(world_.Bytes(kDiff).peer, before + 10 * 4096);
+  });
+  EXPECT_EQ(world_.Breaker("open"), 0u);
+}
+
+TEST_F(SourceReaderTest, DeadPeerIsNotPaidForByEveryRead) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  GoRead(bytes_);
+  A().Kill();
+  const uint64_t before = A().calls();
+  Go([&] {
+    for (int i = 0; i < 100; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+  });
+  EXPECT_EQ(A().calls() - before, budgets_.breaker_failures);
+  EXPECT_EQ(world_.Breaker("open"), 1u);
+  // A probe now and then reads real bytes, and brings a peer that is back into use.
+  A().Revive();
+  Go([&] { sim_.SleepUntil(sim_.Now() + budgets_.breaker_open); });
+  const uint64_t peer_bytes = world_.Bytes(kDiff).peer;
+  GoRead(bytes_);
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, peer_bytes + 2 * bytes_.size());
+  EXPECT_EQ(world_.Breaker("closed"), 1u);
+}
+
+TEST_F(SourceReaderTest, PeerThatStallsEachTimeOpensItsBreaker) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.after_bytes = 4096, .stall = true});
+  for (uint32_t i = 0; i < budgets_.breaker_failures; ++i) GoRead(bytes_);
+  EXPECT_EQ(world_.Breaker("open"), 1u);
+  EXPECT_EQ(GoRead(bytes_), absl::ZeroDuration());
+}
+
+// --- Blobs ---------------------------------------------------------------------------------------
+
+// Counts what it is given.
+class CheckingSink final : public ByteSink {
+ public:
+  absl::Status Write(std::string_view data) override {
+    bytes += data;
+    return absl::OkStatus();
+  }
+  std::string bytes;
+};
+
+TEST_F(SourceReaderTest, HeaderIsReadAgainWholeFromTheNextSource) {
+  const FileKind kind = FileKind::kMemfileHeader;
+  Serve(kind, bytes_);
+  Complete(kind, bytes_);
+  A().AddFault({.after_bytes = 400'000, .error = absl::UnavailableError("gone")});
+  Go([&] {
+    CheckingSink sink;
+    ASSERT_OK((*provider_->OpenBlob(FileOf(kind).ObjectPath()))->WriteTo(sink, {}));
+    EXPECT_TRUE(sink.bytes == bytes_);
+  });
+  EXPECT_EQ(world_.Bytes(kind).base, bytes_.size());
+  EXPECT_EQ(world_.metrics.CounterValue("peerchunk_wasted_bytes_total", {{"reason", "restart"}}),
+            400'000u);
+}
+
+TEST_F(SourceReaderTest, HeaderWithAnotherChecksumThanDeclaredIsNeverSeen) {
+  // Each extent is right by its own checksum; the whole is not.
+  const FileKind kind = FileKind::kMemfileHeader;
+  std::string wrong = bytes_;
+  wrong[5] ^= 1;
+  Serve(kind, wrong);
+  Complete(kind, bytes_);
+  A().AddFault({.alter = [this](PeerMessage& m) {
+    if (m.head) m.head->file_crc32c = Crc32c(bytes_);
+  }});
+  Go([&] {
+    CheckingSink sink;
+    ASSERT_OK((*provider_->OpenBlob(FileOf(kind).ObjectPath()))->WriteTo(sink, {}));
+    EXPECT_TRUE(sink.bytes == bytes_);
+  });
+  EXPECT_EQ(world_.Quarantines("bad_bytes"), 1u);
+}
+
+TEST_F(SourceReaderTest, SnapfileGoesOnAtTheByteReached) {
+  const FileKind kind = FileKind::kSnapfile;
+  Serve(kind, bytes_);
+  Complete(kind, bytes_);
+  A().AddFault({.after_bytes = 400'000, .error = absl::UnavailableError("gone")});
+  Go([&] {
+    CheckingSink sink;
+    ASSERT_OK((*provider_->OpenBlob(FileOf(kind).ObjectPath()))->WriteTo(sink, {}));
+    EXPECT_TRUE(sink.bytes == bytes_);
+  });
+  EXPECT_EQ(world_.Bytes(kind).peer, 400'000u);
+  EXPECT_EQ(world_.Bytes(kind).base, bytes_.size() - 400'000);
+}
+
+TEST_F(SourceReaderTest, SnapfileThatIsWrongAsAWholeIsNotHandedOutWhole) {
+  const FileKind kind = FileKind::kSnapfile;
+  std::string wrong = bytes_;
+  wrong[5] ^= 1;
+  Serve(kind, wrong);
+  Complete(kind, bytes_);
+  A().AddFault({.alter = [this](PeerMessage& m) {
+    if (m.head) m.head->file_crc32c = Crc32c(bytes_);
+  }});
+  Go([&] {
+    CheckingSink sink;
+    const auto blob = provider_->OpenBlob(FileOf(kind).ObjectPath());
+    EXPECT_EQ(CodeOf((*blob)->WriteTo(sink, {})), absl::StatusCode::kDataLoss);
+    EXPECT_LT(sink.bytes.size(), bytes_.size());
+    CheckingSink again;
+    ASSERT_OK((*blob)->WriteTo(again, {}));
+    EXPECT_TRUE(again.bytes == bytes_);
+  });
+}
+
+TEST_F(SourceReaderTest, HeaderCostsOneRoundTrip) {
+  Serve(FileKind::kMemfileHeader, bytes_);
+  Go([&] { EXPECT_OK(ReadBlob(*provider_, FileKind::kMemfileHeader)); });
+  EXPECT_EQ(A().calls(), 1u);
+}
+
+// --- What the caller wants -----------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, CallerMayTurnFallbackOff) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  ReadOptions peer_only = Within(absl::Seconds(1));
+  peer_only.sources = SourcePolicy::kPeerOnly;
+  GoRead(bytes_, peer_only);
+  A().Kill();
+  peer_only = Within(absl::Seconds(1));
+  peer_only.sources = SourcePolicy::kPeerOnly;
+  EXPECT_EQ(GoFail(peer_only).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(world_.Bytes(kDiff).base, 0u);
+
+  const uint64_t calls = A().calls();
+  ReadOptions base_only;
+  base_only.sources = SourcePolicy::kBaseOnly;
+  GoRead(bytes_, base_only);
+  EXPECT_EQ(A().calls(), calls);
+}
+
+TEST_F(SourceReaderTest, PeerOnlyReadsADurableBuildFromThePeer) {
+  Serve(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  ReadOptions peer_only = Within(absl::Seconds(1));
+  peer_only.sources = SourcePolicy::kPeerOnly;
+  GoRead(bytes_, peer_only);
+}
+
+TEST_F(SourceReaderTest, RangePastTheEndIsTheCallersErrorNotThePeers) {
+  Serve(kDiff, bytes_);
+  for (const bool size_known : {false, true}) {
+    SCOPED_TRACE(size_known);
+    Go([&] {
+      for (const uint64_t offset : {uint64_t{kMiB + 1}, UINT64_MAX - 5, UINT64_MAX}) {
+        EXPECT_EQ(CodeOf(ReadAt(*provider_, offset, 10)), absl::StatusCode::kOutOfRange);
+      }
+      const auto at_end = ReadAt(*provider_, kMiB, 10);
+      ASSERT_OK(at_end);
+      EXPECT_EQ(*at_end, "");
+    });
+  }
+  EXPECT_EQ(world_.Quarantines("bad_range_answer"), 0u);
+}
+
+TEST_F(SourceReaderTest, VersionOfAPeersFileCanBePinned) {
+  Serve(FileKind::kMetadata, "one");
+  Go([&] {
+    const auto blob = provider_->OpenBlob(FileOf(FileKind::kMetadata).ObjectPath());
+    const auto stat = (*blob)->Stat({});
+    ASSERT_OK(stat);
+    ReadOptions pinned;
+    pinned.version = stat->version;
+    const auto read = ReadBlob(*provider_, FileKind::kMetadata, pinned);
+    ASSERT_OK(read);
+    EXPECT_EQ(*read, "one");
+    A().PutFile(FileOf(FileKind::kMetadata), "two!", 1);
+    ASSERT_OK(ReadBlob(*provider_, FileKind::kMetadata));
+    EXPECT_EQ(CodeOf(ReadBlob(*provider_, FileKind::kMetadata, pinned)),
+              absl::StatusCode::kAborted);
+  });
+}
+
+TEST_F(SourceReaderTest, DirectoryWithoutAddressesReadsTheBaseAlone) {
+  UsePeers({});
+  world_.Seed(kDiff, bytes_);
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).base, bytes_.size());
+  EXPECT_EQ(GoFail({}).code(), absl::StatusCode::kOk);
+  world_.memory.Remove(FileOf(kDiff).ObjectPath());
+  EXPECT_EQ(GoFail({}).code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace peerchunk::test
