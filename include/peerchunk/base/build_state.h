@@ -12,7 +12,7 @@ enum class BuildState : uint8_t {
   kLocal = 1,      // Recorded here; no upload has begun.
   kUploading = 2,  // Some objects may be in the base; the build as a whole is not.
   kDurable = 3,    // Every object was confirmed in the base. Final.
-  kFailed = 4,     // Still pinned and served; a human has to look. The reason is kept with the build.
+  kFailed = 4,  // Still pinned and served; a human has to look. The reason is kept with the build.
 };
 
 constexpr std::string_view BuildStateName(BuildState state) {

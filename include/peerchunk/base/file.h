@@ -13,8 +13,8 @@
 
 namespace peerchunk {
 
-// An open file or folder: a file descriptor that closes itself. Move-only; reads and writes by offset
-// are thread-safe. Every operation retries EINTR and finishes partial transfers.
+// An open file or folder: a file descriptor that closes itself. Move-only; reads and writes by
+// offset are thread-safe. Every operation retries EINTR and finishes partial transfers.
 class File {
  public:
   File() = default;
@@ -62,8 +62,8 @@ class File {
 enum class Handover { kReflink, kHardLink, kCopy };
 
 // Makes the file at `source` also available as `name` in `folder`, by reflink, else hard link, else
-// copy (holes stay holes). AlreadyExists when `name` exists. After kHardLink the caller must not write
-// to its own path any more; a flipped byte is found by checksum, not prevented.
+// copy (holes stay holes). AlreadyExists when `name` exists. After kHardLink the caller must not
+// write to its own path any more; a flipped byte is found by checksum, not prevented.
 absl::StatusOr<Handover> ShareFile(const std::string& source, const File& folder,
                                    std::string_view name);
 

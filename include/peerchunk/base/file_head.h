@@ -19,8 +19,8 @@ enum class Availability : uint8_t {
   kNotYet = 5,        // The node will have it; see FileHead::retry_after.
 };
 
-// The state of a build on one node at one moment. Of two from one incarnation the one with the higher
-// sequence is the newer; kDurable is final whatever the order.
+// The state of a build on one node at one moment. Of two from one incarnation the one with the
+// higher sequence is the newer; kDurable is final whatever the order.
 struct BuildStatus {
   BuildState state = BuildState::kUnknown;
   uint64_t incarnation = 0;  // Random per start of the node.

@@ -45,8 +45,8 @@ struct MetricSample {
   bool is_counter = true;
 };
 
-// Where a process keeps its counters. Owned by whoever assembles the library; a series lives as long
-// as the registry. Thread-safe: look a series up once and keep the reference.
+// Where a process keeps its counters. Owned by whoever assembles the library; a series lives as
+// long as the registry. Thread-safe: look a series up once and keep the reference.
 class Metrics {
  public:
   Counter& counter(std::string_view name, MetricLabels labels = {});

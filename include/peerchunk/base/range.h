@@ -22,8 +22,8 @@ struct ByteRange {
   constexpr uint64_t end() const { return offset + length; }
   constexpr bool empty() const { return length == 0; }
 
-  // What of [offset, offset + length) lies in [0, size): `length` is cut at the end of the object and
-  // absent means "to the end". Nothing when offset > size (past the end: an error, not a short read).
+  // What of [offset, offset + length) lies in [0, size): `length` is cut at the end of the object,
+  // absent means "to the end". Nothing when offset > size: past the end, an error, no short read.
   static constexpr std::optional<ByteRange> Clip(uint64_t offset, std::optional<uint64_t> length,
                                                  uint64_t size) {
     if (offset > size) return std::nullopt;

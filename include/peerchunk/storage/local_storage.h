@@ -18,10 +18,10 @@ struct LocalStorageOptions {
   Clock* clock = &Clock::Real();  // Borrowed.
 };
 
-// A folder that plays the bucket. An object is a plain file at its path; it appears whole, by rename,
-// or not at all. Size, CRC32C and user metadata are kept beside it under ".peerchunk/", bound to the
-// very inode that they describe, so no crash can pair an object with another's checksum. Several
-// processes may share the folder.
+// A folder that plays the bucket. An object is a plain file at its path; it appears whole, by
+// rename, or not at all. Size, CRC32C and user metadata are kept beside it under ".peerchunk/",
+// bound to the very inode that they describe, so no crash can pair an object with another's
+// checksum. Several processes may share the folder.
 class LocalStorageProvider {
  public:
   // Fails when the folder cannot be made or written to, and says which and why.

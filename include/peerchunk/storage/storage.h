@@ -29,10 +29,10 @@ struct ReadOptions {
   SourcePolicy sources = SourcePolicy::kPeerAndBase;
   // How many further nodes may fetch on behalf of this read (0 or 1; DESIGN section 5, "Relays").
   uint32_t relays_left = 1;
-  // This read is made for another node, which asked with `relays_left`: what it fetches is asked for
-  // with one less, and it joins no fetch that may itself be relayed, so that no wait forms a cycle.
+  // This read is for another node, which asked with `relays_left`: what it fetches is asked for
+  // with one less, and it joins no fetch that may itself be relayed, so no wait forms a cycle.
   bool relayed = false;
-  // Read exactly this version of the object (ObjectStat::version); Aborted when it has been replaced.
+  // Read exactly this version of the object (ObjectStat::version); Aborted when it was replaced.
   std::optional<std::string> version;
 };
 
@@ -43,7 +43,7 @@ using ObjectMetadata = std::map<std::string, std::string>;
 struct ObjectStat {
   uint64_t size = 0;
   std::optional<uint32_t> crc32c;  // Of the whole object, where the store knows it.
-  std::string version;             // Opaque; differs between any two contents ever seen at one path.
+  std::string version;  // Opaque; differs between any two contents ever seen at one path.
   ObjectMetadata metadata;
 };
 
@@ -51,9 +51,9 @@ struct ObjectStat {
 struct WriteOptions {
   absl::Time deadline = absl::InfiniteFuture();
   std::stop_token cancellation;
-  bool if_absent = false;                // AlreadyExists when the object is there.
+  bool if_absent = false;                 // AlreadyExists when the object is there.
   std::optional<std::string> if_version;  // Aborted when the object is gone or of another version.
-  std::optional<uint32_t> crc32c;        // DataLoss, and nothing written, when the bytes differ.
+  std::optional<uint32_t> crc32c;         // DataLoss, and nothing written, when the bytes differ.
   ObjectMetadata metadata;
 };
 
@@ -92,13 +92,13 @@ struct Extent {
 class RangeReader {
  public:
   virtual ~RangeReader() = default;
-  // The next extent: contiguous, in order, checked, never empty; nothing at the end of the range. The
-  // pieces are valid until the next call or the reader's end. After an error every call returns it.
+  // The next extent: contiguous, in order, checked, never empty; nothing at the end of the range.
+  // Pieces are valid until the next call or the reader's end. After an error every call returns it.
   virtual absl::StatusOr<std::optional<Extent>> Next() = 0;
 };
 
-// Below: blocking calls, all thread-safe. Missing is NotFound; "could not tell" never is (Unavailable
-// or what caused it). Bytes handed out were checked against every checksum that the store knows.
+// Below: blocking calls, all thread-safe. Missing is NotFound; "could not tell" never is: that is
+// Unavailable or its cause. Bytes handed out were checked against each checksum the store knows.
 
 // An object read whole: snapfile, metadata.json, a header.
 class Blob {
@@ -116,12 +116,12 @@ class Seekable {
  public:
   virtual ~Seekable() = default;
   virtual absl::StatusOr<uint64_t> Size(const ReadOptions& options) = 0;
-  // Fills `out` from `offset`; short only at the end of the object. offset == size: 0 bytes; beyond it:
-  // OutOfRange.
+  // Fills `out` from `offset`; short only at the end of the object. offset == size: 0 bytes; beyond
+  // it: OutOfRange.
   virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                         const ReadOptions& options) = 0;
-  // Reads [offset, offset + length), cut at the end of the object. offset > size: OutOfRange, here or
-  // from the first Next().
+  // Reads [offset, offset + length), cut at the end of the object. offset > size: OutOfRange, here
+  // or from the first Next().
   virtual absl::StatusOr<std::unique_ptr<RangeReader>> OpenRangeReader(
       uint64_t offset, uint64_t length, const ReadOptions& options) = 0;
   // Stores the local file at `path`, in bounded memory, whole or not at all. A file that changes
@@ -131,16 +131,16 @@ class Seekable {
   virtual absl::StatusOr<ObjectStat> Stat(const ReadOptions& options) = 0;
 };
 
-// A bucket or what plays one. Paths are "<build id>/<name>" or any other relative path without empty,
-// "." or ".." segments (InvalidArgument otherwise). Opening touches no object; objects opened from a
-// provider must not outlive it.
+// A bucket or what plays one. Paths are "<build id>/<name>" or any other relative path without
+// segments that are empty, "." or ".." (InvalidArgument otherwise). Opening touches no object;
+// objects opened from a provider must not outlive it.
 class StorageProvider {
  public:
   virtual ~StorageProvider() = default;
   virtual absl::StatusOr<std::unique_ptr<Blob>> OpenBlob(std::string_view path) = 0;
   virtual absl::StatusOr<std::unique_ptr<Seekable>> OpenSeekable(std::string_view path) = 0;
-  // Deletes every object whose path begins with `prefix`, which must end in '/' and not be "/" alone
-  // (InvalidArgument). Returns how many were deleted.
+  // Deletes every object whose path begins with `prefix`, which must end in '/' and not be "/"
+  // alone (InvalidArgument). Returns how many were deleted.
   virtual absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
                                                            const WriteOptions& options) = 0;
   // For people: "folder /srv/base", "gs://bucket/prefix".
