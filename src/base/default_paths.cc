@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 namespace peerchunk {
 
@@ -22,6 +24,13 @@ std::string DefaultDataFolder() {
 
 std::string ControlSocketIn(const std::string& data_folder) {
   return data_folder + "/control.sock";
+}
+
+std::string AbsolutePath(const std::string& path) {
+  if (path.empty()) return path;
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.lexically_normal().string();
 }
 
 }  // namespace peerchunk

@@ -1,7 +1,5 @@
 #include "cli/command.h"
 
-#include <filesystem>
-
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::cli {
@@ -63,13 +61,6 @@ BuildSources SourceFlags::ToSources() const {
     sources.by_build[ToBuildId(layer.substr(0, equals))].push_back(layer.substr(equals + 1));
   }
   return sources;
-}
-
-std::string AbsolutePath(const std::string& path) {
-  if (path.empty()) return path;
-  std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  return error ? path : absolute.lexically_normal().string();
 }
 
 }  // namespace peerchunk::cli

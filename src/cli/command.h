@@ -59,7 +59,4 @@ struct SourceFlags {
   BuildSources ToSources() const;
 };
 
-// The path as the daemon has to be told it.
-std::string AbsolutePath(const std::string& path);
-
 }  // namespace peerchunk::cli

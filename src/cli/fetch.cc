@@ -4,6 +4,7 @@
 #include <absl/strings/str_format.h>
 
 #include "base/byte_size.h"
+#include "base/default_paths.h"
 #include "cli/command.h"
 #include "cli/control_client.h"
 #include "cli/library.h"

@@ -3,6 +3,7 @@
 #include <random>
 #include <utility>
 
+#include "base/default_paths.h"
 #include "cli/command.h"
 #include "cli/control_client.h"
 #include "node/open_base.h"

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/byte_size.h"
+#include "base/default_paths.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "node/pack_build.h"

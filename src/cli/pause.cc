@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/byte_size.h"
+#include "base/default_paths.h"
 #include "cli/command.h"
 #include "cli/control_client.h"
 #include "cli/output.h"

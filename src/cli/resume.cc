@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "base/default_paths.h"
 #include "cli/command.h"
 #include "cli/control_client.h"
 #include "cli/output.h"

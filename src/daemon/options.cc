@@ -187,11 +187,13 @@ absl::StatusOr<DaemonCommand> ParseDaemonCommand(const std::vector<std::string>&
     return absl::InvalidArgumentError("--listen: at least one address is needed");
   }
   if (options.data_folder.empty()) options.data_folder = DefaultDataFolder();
-  if (!options.data_folder.starts_with('/')) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--data-folder: '", options.data_folder, "' is not an absolute path"));
-  }
+  options.data_folder = AbsolutePath(options.data_folder);
   if (options.base.empty()) options.base = options.data_folder + "/base";
+  if (!options.base.starts_with("gs://")) options.base = AbsolutePath(options.base);
+  options.ready_file = AbsolutePath(options.ready_file);
+  // A control address with a '/' is the path of a socket.
+  if (options.control.find('/') != std::string::npos)
+    options.control = AbsolutePath(options.control);
   if (options.control.empty()) options.control = ControlSocketIn(options.data_folder);
   if (flags.dump()) command.text = DumpConfig(options);
   return command;

@@ -1,5 +1,6 @@
 #include "daemon/options.h"
 
+#include <filesystem>
 #include <map>
 
 #include <gmock/gmock.h>
@@ -154,7 +155,17 @@ TEST_F(OptionsTest, AWrongValueNamesWhereItCameFrom) {
   EXPECT_THAT(ErrorOf({"--fetch-threads", "0"}), HasSubstr("from 1 to"));
   EXPECT_THAT(ErrorOf({"--log-level", "loud"}), HasSubstr("'loud' is not a level"));
   EXPECT_THAT(ErrorOf({"--pause-sync=maybe"}), HasSubstr("maybe"));
-  EXPECT_THAT(ErrorOf({"--data-folder", "relative"}), HasSubstr("not an absolute path"));
+}
+
+TEST_F(OptionsTest, RelativePathsAreTakenFromTheWorkingFolder) {
+  const std::string here = std::filesystem::current_path().string();
+  const DaemonOptions options =
+      Options({"--data-folder", "data", "--base", "../store", "--ready-file", "ready"});
+  EXPECT_EQ(options.data_folder, here + "/data");
+  EXPECT_EQ(options.control, here + "/data/control.sock");
+  EXPECT_EQ(options.base, std::filesystem::path(here).parent_path().string() + "/store");
+  EXPECT_EQ(options.ready_file, here + "/ready");
+  EXPECT_EQ(Options({"--base", "gs://bucket/prefix"}).base, "gs://bucket/prefix");
 }
 
 TEST_F(OptionsTest, ASingleValueIsNotTakenTwice) {
