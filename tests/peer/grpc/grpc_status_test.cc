@@ -18,7 +18,8 @@ TEST(GrpcStatusTest, EveryCodeRoundTrips) {
 }
 
 TEST(GrpcStatusTest, ForeignNumberIsUnknown) {
-  for (const int code : {17, 99, -1}) {
+  // Beyond 31 the enumeration itself has no room.
+  for (const int code : {17, 31, -1}) {
     EXPECT_EQ(ToAbslStatus(grpc::Status(static_cast<grpc::StatusCode>(code), "x")).code(),
               absl::StatusCode::kUnknown);
   }
