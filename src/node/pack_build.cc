@@ -61,7 +61,8 @@ class ImagePacker {
       for (uint64_t at = 0; at < got; at += block_bytes) {
         const size_t length = std::min<uint64_t>(block_bytes, got - at);
         const std::string_view block(buffer.data() + at, length);
-        const std::string_view before(parent_buffer.data() + at, parent_ ? length : 0);
+        const std::string_view before =
+            parent_ ? std::string_view(parent_buffer.data() + at, length) : std::string_view();
         PEERCHUNK_RETURN_IF_ERROR(Add(first + at / block_bytes, block, before));
       }
     }

@@ -1,5 +1,6 @@
 #include "peer/grpc/grpc_peer_stream.h"
 
+#include <algorithm>
 #include <charconv>
 #include <string>
 #include <utility>
@@ -23,7 +24,9 @@ grpc::ByteBuffer Serialize(const v1::GetBuildFileRequest& request) {
 
 std::chrono::system_clock::time_point ToSystemTime(Clock& clock, absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) return std::chrono::system_clock::time_point::max();
-  const absl::Duration left = std::min(deadline - clock.Now(), absl::Hours(24 * 365));
+  // Within what the system clock can count, also for a deadline in the infinite past.
+  const absl::Duration left =
+      std::clamp(deadline - clock.Now(), absl::ZeroDuration(), absl::Hours(24 * 365));
   return std::chrono::system_clock::now() + absl::ToChronoMicroseconds(left);
 }
 
