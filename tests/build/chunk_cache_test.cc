@@ -353,14 +353,15 @@ TEST_F(ChunkCacheTest, WithoutRoomOnTheDiskReadsArePassedThrough) {
 }
 
 TEST_F(ChunkCacheTest, WhatCannotBeCachedStillFillsAroundWhatIs) {
-  bool room = true;
-  options_.admit = [&](uint64_t bytes) {
+  // A fetch may still run when this function has returned.
+  const auto room = std::make_shared<std::atomic<bool>>(true);
+  options_.admit = [room](uint64_t bytes) {
     EXPECT_LE(bytes, kChunk);
-    return room;
+    return room->load();
   };
   Open(SampleBytes(3 * kChunk, 20));
   ExpectRead(kChunk, 10);
-  room = false;
+  *room = false;
   ExpectRead(0, bytes_.size());
   EXPECT_EQ(cache_->CachedBytes(), kChunk);
   EXPECT_EQ(Passed("disk_full"), 2u);
