@@ -17,7 +17,7 @@ class BreakerTest : public testing::Test {
   }
   bool Probes() { return breaker_.Enter(now_, true); }
 
-  const PeerBudgets budgets_;
+  const PeerBudgets budgets_{};
   Counter open_, half_open_, closed_;
   Breaker breaker_{budgets_, {.open = &open_, .half_open = &half_open_, .closed = &closed_}};
   absl::Time now_ = absl::FromUnixSeconds(1000);

@@ -29,7 +29,7 @@ class BuildKnowledgeTest : public testing::Test {
   }
   BuildKnowledge::View View(PeerStanding* peer) { return knowledge_.ViewOf(peer, now_); }
 
-  const PeerBudgets budgets_;
+  const PeerBudgets budgets_{};
   BuildKnowledge knowledge_{*BuildId::Parse("aaaaaaaa-0000-4000-8000-000000000001"), budgets_};
   PeerStanding* const a_ = knowledge_.StandingOf("10.0.0.1:1");
   PeerStanding* const b_ = knowledge_.StandingOf("10.0.0.2:1");
