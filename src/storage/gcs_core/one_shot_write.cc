@@ -31,6 +31,9 @@ AttemptEnd Send(GcsContext& context, const ObjectWrite& write, const UploadSourc
   do {
     buffer.resize(std::min(source.size() - offset, kGcsMessageBytes));
     end.local = source.ReadAt(offset, absl::MakeSpan(buffer));
+    if (end.local.ok() && offset + buffer.size() == source.size()) {
+      end.local = source.CheckUnchanged();
+    }
     if (end.local.ok()) end.local = context.lanes->Spend(buffer.size(), write.limits);
     if (!end.local.ok()) return end;
     GcsWriteMessage message;

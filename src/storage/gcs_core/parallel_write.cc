@@ -41,14 +41,17 @@ class PartsUnderWay {
       index = next_++;
     }
     absl::StatusOr<GcsObject> object = WritePart(index);
-    const MutexLock lock(mutex_);
     if (!object.ok()) {
+      {
+        const MutexLock lock(mutex_);
+        if (status_.ok()) status_ = object.status();
+      }
       // What cannot be mended ends the others too; else they bring their parts home for the next
       // try.
       if (!WorthResuming(object.status())) stop_.request_stop();
-      if (status_.ok()) status_ = object.status();
       return false;
     }
+    const MutexLock lock(mutex_);
     objects_[index] = *std::move(object);
     ++done_;
     return next_ < objects_.size();

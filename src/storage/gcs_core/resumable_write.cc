@@ -66,8 +66,9 @@ ResumableWrite::Step ResumableWrite::BeginSession() {
   Attempt attempt(context_, write_.limits, TokenIn(begin_token_), loop_.avoid());
   step.channel = attempt.channel();
   attempt.Expect(context_.clock.Now(), context_.tuning.answer, context_.metrics.answer_stalls);
+  // Without a size: with one, the service would refuse to half-close at a segment's end.
   const absl::StatusOr<std::string> id = attempt.call().StartResumableWrite(
-      {write_.object, write_.metadata, write_.if_generation, length()});
+      {write_.object, write_.metadata, write_.if_generation, std::nullopt});
   absl::Status status = id.status();
   if (status.ok() && id->empty()) status = absl::InternalError("a session without an id");
   step.server = attempt.Settle(status);

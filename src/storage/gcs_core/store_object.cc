@@ -39,8 +39,7 @@ absl::StatusOr<ObjectStat> StoreSmall(GcsContext& context, const ObjectWrite& wr
     return absl::DataLossError("the source does not have the CRC32C that was promised");
   }
   PEERCHUNK_ASSIGN_OR_RETURN(GcsObject object, WriteOneShot(context, write, source, crc32c));
-  absl::Status status = ConfirmObject(context, write.limits, object, source.size(), crc32c);
-  if (status.ok()) status = source.CheckUnchanged();
+  const absl::Status status = ConfirmObject(context, write.limits, object, source.size(), crc32c);
   if (absl::IsDataLoss(status)) {
     // Created by this write; create-only would keep the right bytes out.
     const CallLimits limits{context.clock.Now() + context.tuning.clean_up, {}};
