@@ -260,14 +260,15 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Ex
     from_peer_ = true;
     last_peer_ = peer_;
   }
-  if (plan_.offset == 0 && file_crc32c_) {
+  if (plan_.offset == 0) {
+    // From the first byte on: another source may tell the checksum in the middle of the read.
     if (extent.zero) {
       crc_so_far_ = CombineCrc32c(crc_so_far_, Crc32cOfZeros(extent.length), extent.length);
     }
     for (const std::string_view piece : extent.pieces) {
       crc_so_far_ = ExtendCrc32c(crc_so_far_, piece);
     }
-    const bool complete = size_ && reached_ + extent.length == *size_;
+    const bool complete = file_crc32c_ && size_ && reached_ + extent.length == *size_;
     if (complete && crc_so_far_ != *file_crc32c_) {
       PEERCHUNK_RETURN_IF_ERROR(WholeFileWrong());
       return MaybePiece();
