@@ -63,11 +63,11 @@ absl::Status SourceReader::StartPeer(size_t peer) {
   plan.wants_bytes = !plan_.head_only;
   plan.range_known_valid = plan_.head_only || reached_ == 0 || size_.has_value();
   const absl::Time now = Now();
-  plan.deadline = Limit();
+  plan.deadline = options_.deadline;
   plan.leave_at = absl::InfiniteFuture();
   // `tried` is set: what is left of the round are the others.
-  if (HasAlternative(View()) && plan.deadline != absl::InfiniteFuture()) {
-    plan.leave_at = now + (plan.deadline - now) * (1 - sources_->budgets().base_reserve);
+  if (HasAlternative(View())) {
+    plan.leave_at = now + (Limit() - now) * (1 - sources_->budgets().base_reserve);
   }
   peer_stop_ = std::stop_source();
   if (options_.cancellation.stop_possible()) {

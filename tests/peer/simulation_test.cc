@@ -338,6 +338,16 @@ class OneRun {
   std::string trace_;
 };
 
+// A sanitizer makes a turn many times dearer.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kRuns = 150;
+#elif defined(__has_feature)
+constexpr uint64_t kRuns =
+    __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) ? 150 : 2000;
+#else
+constexpr uint64_t kRuns = 2000;
+#endif
+
 uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   const char* const text = std::getenv(name);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -356,7 +366,7 @@ TEST_F(SimulationTest, EveryReadEndsInTimeWithTheRightBytesOrOneClearError) {
     OneRun(only).Go();
     return;
   }
-  const uint64_t runs = FromEnvironment("PEERCHUNK_SIMULATION_RUNS", 2000);
+  const uint64_t runs = FromEnvironment("PEERCHUNK_SIMULATION_RUNS", kRuns);
   for (uint64_t seed = 1; seed <= runs; ++seed) {
     OneRun(seed).Go();
     if (HasFailure()) FAIL() << "replay with PEERCHUNK_SIMULATION_SEED=" << seed;
@@ -364,7 +374,7 @@ TEST_F(SimulationTest, EveryReadEndsInTimeWithTheRightBytesOrOneClearError) {
 }
 
 TEST_F(SimulationTest, SeedReplaysExactly) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= kRuns / 50; ++seed) {
     const std::string first = OneRun(seed).Go();
     ASSERT_EQ(first, OneRun(seed).Go()) << "seed " << seed;
   }

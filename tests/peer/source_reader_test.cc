@@ -72,7 +72,7 @@ class SourceReaderTest : public testing::Test {
     return status;
   }
 
-  const PeerBudgets budgets_;
+  const PeerBudgets budgets_{};
   const std::string bytes_ = SampleBytes(kMiB, 1);
   Simulation sim_{1};
   PeerWorld world_{sim_, &sim_.executor()};
@@ -496,6 +496,17 @@ TEST_F(SourceReaderTest, SlowStreamOverTheFloorIsLeftAlone) {
   A().SetBytesPerSecond(budgets_.floor_bytes_per_second * 5 / 4);
   EXPECT_GT(GoRead(big), absl::Seconds(12));
   EXPECT_EQ(world_.Bytes(kDiff).peer, big.size());
+}
+
+TEST_F(SourceReaderTest, LongStreamThatGoesOnHasNoEndInTime) {
+  const std::string big(100 * kMiB, 'x');
+  Serve(kDiff, big);
+  Complete(kDiff, big);
+  A().SetExtentBytes(kMiB);
+  A().SetBytesPerSecond(budgets_.floor_bytes_per_second * 2);
+  EXPECT_GT(GoRead(big), budgets_.give_up);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, big.size());
+  EXPECT_EQ(A().byte_calls(), 1u);
 }
 
 TEST_F(SourceReaderTest, StallClockStopsWhileTheCallerIsAway) {

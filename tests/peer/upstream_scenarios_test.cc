@@ -318,7 +318,7 @@ TEST_F(UpstreamTest, RefusedAddressOpensNothingAndDialsNothing) {
 
 TEST_F(UpstreamTest, LanesKeepDemandApartFromBulk) {
   const auto in_lane = [&](PeerLane lane, int times) {
-    EXPECT_CALL(*connector_, Connect(_, lane)).Times(times).WillRepeatedly(Return(client_));
+    EXPECT_CALL(*connector_, Connect(_, lane)).Times(times);
   };
   ON_CALL(*client_, GetBuildFile(_, _)).WillByDefault([](const PeerRequest&, auto&&) {
     return Play(Say(Availability::kNotAvailable));

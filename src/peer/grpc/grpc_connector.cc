@@ -46,6 +46,8 @@ class GrpcChunkServiceClient final : public ChunkServiceClient {
     return std::make_unique<GrpcPeerStream>(channel_, request, options, clock_);
   }
 
+  bool IsConnected() const override { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
+
  private:
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::ChunkService::Stub> stub_;
