@@ -9,7 +9,7 @@
 
 namespace peerchunk {
 
-ThreadPool::ThreadPool(std::string name, size_t threads) {
+ThreadPool::ThreadPool(const std::string& name, size_t threads) {
   assert(threads >= 1);
   threads_.reserve(threads);
   for (size_t i = 0; i < threads; ++i) {

@@ -192,6 +192,10 @@ uint64_t DiskChunkCache::PresentBytes(uint64_t offset, uint64_t limit) const {
 
 absl::StatusOr<size_t> DiskChunkCache::PassThrough(ByteRange range, char* out,
                                                    const ReadOptions& options) {
+  if (options.relays_left == 0) {
+    return absl::UnavailableError(
+        absl::StrCat(Context(range), ": not held here, and no relay is allowed"));
+  }
   ReadOptions upstream_options = options;
   if (options.relayed) {
     upstream_options.relays_left = options.relays_left - 1;
@@ -241,7 +245,7 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
 
 std::shared_ptr<Fetch> DiskChunkCache::JoinAll(ByteRange range, bool join_relayed,
                                                const ReadOptions& options) {
-  if (options_.clock->Now() < disk_full_until_) return nullptr;
+  if (!file_.is_open() || options_.clock->Now() < disk_full_until_) return nullptr;
   const uint64_t first = range.offset / options_.chunk_bytes;
   const uint64_t last =
       std::min((range.end() - 1) / options_.chunk_bytes, first + kChunksAhead - 1);
@@ -375,7 +379,7 @@ absl::StatusOr<std::shared_ptr<ChunkCache>> ChunkCache::Open(
     return refuse("chunk_bytes is not a positive multiple of 4096");
   }
   if (size > kMaxFileBytes) return refuse(absl::StrCat("a size of ", size, " bytes"));
-  const absl::Status sized = file.Truncate(size);
+  const absl::Status sized = file.is_open() ? file.Truncate(size) : absl::OkStatus();
   if (!sized.ok()) return Annotate(sized, absl::StrCat("open the cache of ", id.ObjectPath()));
   return std::make_shared<DiskChunkCache>(id, std::move(file), size, std::move(provider),
                                           std::move(upstream), std::move(options));

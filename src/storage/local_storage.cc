@@ -256,7 +256,7 @@ class LocalSeekable final : public Seekable {
 
 class LocalStorage final : public StorageProvider {
  public:
-  LocalStorage(LocalStorageOptions options, std::unique_ptr<LocalFolder> folder)
+  LocalStorage(const LocalStorageOptions& options, std::unique_ptr<LocalFolder> folder)
       : shared_{options, std::move(folder),
                 RateLimit(options.read_bytes_per_second, *options.clock),
                 RateLimit(options.write_bytes_per_second, *options.clock)} {}
@@ -296,7 +296,7 @@ absl::StatusOr<std::unique_ptr<StorageProvider>> LocalStorageProvider::Open(
     LocalStorageOptions options) {
   PEERCHUNK_ASSIGN_OR_RETURN(std::unique_ptr<LocalFolder> folder,
                              LocalFolder::Open(options.folder));
-  return std::make_unique<LocalStorage>(std::move(options), std::move(folder));
+  return std::make_unique<LocalStorage>(options, std::move(folder));
 }
 
 }  // namespace peerchunk

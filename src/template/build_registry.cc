@@ -28,7 +28,7 @@ constexpr std::string_view kLockName = ".lock";
 // Blocks of disk given back when a record cannot be written for lack of space: an upload that ends
 // is what will make room.
 constexpr std::string_view kReserveName = ".reserve";
-constexpr off_t kReserveBytes = 1024 * 1024;
+constexpr uint64_t kReserveBytes = kMiB;
 
 std::string_view View(absl::string_view text) { return {text.data(), text.size()}; }
 
@@ -147,16 +147,19 @@ struct BuildRegistry::Impl : std::enable_shared_from_this<Impl> {
     const std::string name = absl::StrCat(build.id.ToString(), "/", AbslView(kRecordName));
     const std::string bytes = EncodeRecord(build);
     absl::Status written = folder.ReplaceFile(name, bytes);
-    if (absl::IsResourceExhausted(written) && reserve.is_open()) {
-      Logger("template").warn("event=disk_full using=reserve folder={}", options.folder);
-      PEERCHUNK_RETURN_IF_ERROR(reserve.Truncate(0));
-      written = folder.ReplaceFile(name, bytes);
-    }
+    if (!absl::IsResourceExhausted(written) || !reserve.is_open()) return written;
+    Logger("template").warn("event=disk_full using=reserve folder={}", options.folder);
+    PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t reserved, reserve.Size());
+    // The file, and what the file system needs for a name; the rest is kept for the next one.
+    const uint64_t given = RoundUp(bytes.size(), kPageBytes) + 4 * kPageBytes;
+    PEERCHUNK_RETURN_IF_ERROR(reserve.Truncate(reserved - std::min(reserved, given)));
+    written = folder.ReplaceFile(name, bytes);
+    FillReserve(reserved);  // The old record is gone now.
     return written;
   }
 
-  void FillReserve() {
-    if (reserve.is_open()) posix_fallocate(reserve.fd(), 0, kReserveBytes);
+  void FillReserve(uint64_t bytes) {
+    if (reserve.is_open()) posix_fallocate(reserve.fd(), 0, static_cast<off_t>(bytes));
   }
 
   std::string PathOf(const BuildFileId& id, uint64_t metadata_version) const {
@@ -191,7 +194,7 @@ absl::StatusOr<std::unique_ptr<BuildRegistry>> BuildRegistry::Open(Options optio
   if (!opened.ok()) return Annotate(opened, absl::StrCat("open the builds in ", path));
   if (auto reserve = impl->folder.OpenAt(kReserveName, O_RDWR | O_CREAT); reserve.ok()) {
     impl->reserve = *std::move(reserve);
-    impl->FillReserve();
+    impl->FillReserve(kReserveBytes);
   }
   for (const std::string& line : impl->report)
     Logger("template").warn("event=found_at_start {}", line);
@@ -270,7 +273,7 @@ absl::StatusOr<std::shared_ptr<const RecordedBuild>> BuildRegistry::Add(const Bu
           absl::StrCat(context, ": this build is recorded here; remove it first"));
     }
   }
-  impl_->FillReserve();
+  impl_->FillReserve(kReserveBytes);
   absl::StatusOr<RecordedBuild> build =
       impl_->FillAndRename(id, files, sync || impl_->options.executor == nullptr);
   const MutexLock hold(impl_->mutex);

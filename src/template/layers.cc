@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/logging.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
@@ -121,7 +122,14 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId
     return absl::DataLossError(absl::StrCat("open ", path, ": its size is given as ", *size,
                                             " bytes, but the header maps ", required));
   }
-  PEERCHUNK_ASSIGN_OR_RETURN(File file, NewCacheFile(layer));
+  File file;  // A disk without room for another file must not fail a guest's read.
+  if (absl::StatusOr<File> made = NewCacheFile(layer); made.ok()) {
+    file = *std::move(made);
+  } else {
+    Logger("template")
+        .error("event=not_cached file={} error=\"{}\"", path,
+               std::string_view(made.status().message().data(), made.status().message().size()));
+  }
   ChunkCacheOptions chunks = options_->chunks;
   return ChunkCache::Open(layer, std::move(file), *size, std::move(provider), std::move(upstream),
                           std::move(chunks));

@@ -70,6 +70,7 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
+  TemplateLoad::OpenerFor OpenersFor();
   absl::StatusOr<std::shared_ptr<Template>> Await(const BuildId& id, Loading& loading,
                                                   const ReadOptions& options);
   void FinishLoad(const BuildId& id, const std::shared_ptr<Loading>& loading,
@@ -173,6 +174,7 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::GetTemplate(const Build
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
     const BuildId& id, const BuildSources& sources, const ReadOptions& read_options) {
   std::shared_ptr<Loading> waited;
+  bool first = false;
   {
     const MutexLock lock(mutex);
     if (closed) return absl::UnavailableError("shutting down");
@@ -182,30 +184,34 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
       return found->second.pinned;
     }
     std::shared_ptr<Loading>& entry = loading[id];
-    if (entry != nullptr) {
-      entry->sources->Add(sources);
-    } else {
+    first = entry == nullptr;
+    if (first) {
       entry = std::make_shared<Loading>();
       entry->sources = std::make_shared<LayerSources>(WithInherited(id, sources));
-      TemplateLoad::Start(
-          &options, &tasks, id, entry->sources,
-          [weak = weak_from_this()](std::shared_ptr<LayerSources> layer_sources) {
-            return [weak, layer_sources = std::move(layer_sources)](
-                       const BuildFileId& layer,
-                       const ReadOptions& limits) -> absl::StatusOr<std::shared_ptr<BuildFile>> {
-              const std::shared_ptr<Impl> impl = weak.lock();
-              if (impl == nullptr) return absl::UnavailableError("shutting down");
-              return impl->layers.Open(layer, layer_sources, limits);
-            };
-          },
-          read_options.priority,
-          [this, id, begun = entry](absl::StatusOr<std::shared_ptr<Template>> result) {
-            FinishLoad(id, begun, std::move(result));
-          });
+    } else {
+      entry->sources->Add(sources);
     }
     waited = entry;
   }
+  if (first) {
+    TemplateLoad::Start(&options, &tasks, id, waited->sources, OpenersFor(), read_options.priority,
+                        [this, id, waited](absl::StatusOr<std::shared_ptr<Template>> result) {
+                          FinishLoad(id, waited, std::move(result));
+                        });
+  }
   return Await(id, *waited, read_options);
+}
+
+TemplateLoad::OpenerFor TemplateCache::Impl::OpenersFor() {
+  return [weak = weak_from_this()](std::shared_ptr<LayerSources> sources) {
+    return [weak, sources = std::move(sources)](
+               const BuildFileId& layer,
+               const ReadOptions& limits) -> absl::StatusOr<std::shared_ptr<BuildFile>> {
+      const std::shared_ptr<Impl> impl = weak.lock();
+      if (impl == nullptr) return absl::UnavailableError("shutting down");
+      return impl->layers.Open(layer, sources, limits);
+    };
+  };
 }
 
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::Await(

@@ -39,28 +39,57 @@ void TemplateLoad::Start(const TemplateCache::Options* options, TaskGroup* tasks
                          Priority priority, Done done) {
   const std::shared_ptr<TemplateLoad> load(new TemplateLoad(
       options, tasks, id, std::move(sources), std::move(opener_for), priority, std::move(done)));
-  tasks->Run(priority, [load] { load->Begin(); });
+  if (options->registry->Find(id) != nullptr) {
+    load->ReadRecordedParts();
+  } else {
+    tasks->Run(priority, [load] { load->BeginForeign(); });
+  }
 }
 
-void TemplateLoad::Begin() {
+void TemplateLoad::ReadRecordedParts() {
   read_options_.deadline = options_->clock->Now() + options_->load_timeout;
-  if (options_->registry->Find(id_) == nullptr) {
-    absl::StatusOr<std::shared_ptr<StorageProvider>> provider =
-        options_->open_provider(id_, sources_->For(id_));
-    if (!provider.ok()) {
-      done_(Annotate(provider.status(), absl::StrCat("load ", id_.ToString())));
-      return;
-    }
-    provider_ = *std::move(provider);
-  }
   for (const FileKind kind : kParts) {
-    tasks_->Run(read_options_.priority,
-                [self = shared_from_this(), kind] { self->ReadPart(kind); });
+    const BuildFileId file{id_, kind};
+    Blob blob = ReadRecorded(file);
+    if (blob.ok() || !BaseHas(file, blob.status())) {
+      TakePart(kind, std::move(blob));
+    } else {
+      tasks_->Run(read_options_.priority, [self = shared_from_this(), file] {
+        self->TakePart(file.kind, self->ReadForeign(file));
+      });
+    }
   }
 }
 
-void TemplateLoad::ReadPart(FileKind kind) {
-  Blob blob = ReadBlob(kind);
+// True when a file that could not be read here lies in the base: the copy is spoilt, or the build
+// left this node since the look.
+bool TemplateLoad::BaseHas(const BuildFileId& file, const absl::Status& error) const {
+  const std::shared_ptr<const RecordedBuild> build = options_->registry->Find(id_);
+  if (build == nullptr) return true;
+  return absl::IsDataLoss(error) && build->has(file.kind) && build->files.at(file.kind).in_base;
+}
+
+void TemplateLoad::BeginForeign() {
+  read_options_.deadline = options_->clock->Now() + options_->load_timeout;
+  absl::StatusOr<std::shared_ptr<StorageProvider>> provider =
+      options_->open_provider(id_, sources_->For(id_));
+  if (!provider.ok()) {
+    done_(Annotate(provider.status(), absl::StrCat("load ", id_.ToString())));
+    return;
+  }
+  provider_ = *std::move(provider);
+  for (const FileKind kind : kParts) {
+    tasks_->Run(read_options_.priority, [self = shared_from_this(), kind] {
+      self->TakePart(kind, self->ReadForeign({self->id_, kind}));
+    });
+  }
+}
+
+void TemplateLoad::TakePart(FileKind kind, Blob blob) {
+  if (absl::IsDeadlineExceeded(blob.status())) {
+    // The load's limit, not that of those who wait for it.
+    blob = absl::UnavailableError(blob.status().message());
+  }
   const bool absent = absl::IsNotFound(blob.status()) && BelongsToMemory(kind);
   const bool failed = !blob.ok() && !absent;
   bool last = false;
@@ -77,31 +106,13 @@ void TemplateLoad::ReadPart(FileKind kind) {
   }
 }
 
-TemplateLoad::Blob TemplateLoad::ReadBlob(FileKind kind) {
-  const BuildFileId file{id_, kind};
-  Blob blob = provider_ == nullptr ? ReadRecorded(file) : ReadForeign(file);
-  if (absl::IsDeadlineExceeded(blob.status())) {
-    // The load's limit, not that of those who wait for it.
-    blob = absl::UnavailableError(blob.status().message());
-  }
-  return blob;
-}
-
 TemplateLoad::Blob TemplateLoad::ReadRecorded(const BuildFileId& file) {
-  const auto read = [&]() -> Blob {
-    PEERCHUNK_ASSIGN_OR_RETURN(const std::shared_ptr<LocalBuildFile> recorded,
-                               options_->registry->OpenFile(file));
-    std::string bytes(recorded->size(), '\0');
-    PEERCHUNK_RETURN_IF_ERROR(
-        recorded->ReadAt(0, absl::MakeSpan(bytes.data(), bytes.size()), read_options_));
-    return std::make_shared<const std::string>(std::move(bytes));
-  };
-  Blob blob = read();
-  const std::shared_ptr<const RecordedBuild> build = options_->registry->Find(id_);
-  if (build == nullptr) return blob.ok() ? blob : ReadForeign(file);  // Evicted: the base has it.
-  const bool spoilt = absl::IsDataLoss(blob.status());
-  const bool in_base = build->has(file.kind) && build->files.at(file.kind).in_base;
-  return spoilt && in_base ? ReadForeign(file) : blob;
+  PEERCHUNK_ASSIGN_OR_RETURN(const std::shared_ptr<LocalBuildFile> recorded,
+                             options_->registry->OpenFile(file));
+  std::string bytes(recorded->size(), '\0');
+  PEERCHUNK_RETURN_IF_ERROR(
+      recorded->ReadAt(0, absl::MakeSpan(bytes.data(), bytes.size()), read_options_));
+  return std::make_shared<const std::string>(std::move(bytes));
 }
 
 TemplateLoad::Blob TemplateLoad::ReadForeign(const BuildFileId& file) {

@@ -24,8 +24,8 @@ class TemplateLoad : public std::enable_shared_from_this<TemplateLoad> {
   // Makes devices' openers, which may outlive the cache.
   using OpenerFor = std::function<Device::LayerOpener(std::shared_ptr<LayerSources>)>;
 
-  // Borrowed: `options` (the cache's) and `tasks`. `done` runs once, on a task, unless `tasks` is
-  // closed before.
+  // Borrowed: `options` (the cache's) and `tasks`. `done` runs once, inside the call or on a task,
+  // unless `tasks` is closed before.
   static void Start(const TemplateCache::Options* options, TaskGroup* tasks, const BuildId& id,
                     std::shared_ptr<LayerSources> sources, OpenerFor opener_for, Priority priority,
                     Done done);
@@ -37,9 +37,10 @@ class TemplateLoad : public std::enable_shared_from_this<TemplateLoad> {
                std::shared_ptr<LayerSources> sources, OpenerFor opener_for, Priority priority,
                Done done);
 
-  void Begin();
-  void ReadPart(FileKind kind);
-  Blob ReadBlob(FileKind kind);
+  void ReadRecordedParts();
+  void BeginForeign();
+  void TakePart(FileKind kind, Blob blob);
+  bool BaseHas(const BuildFileId& file, const absl::Status& error) const;
   Blob ReadRecorded(const BuildFileId& file);
   Blob ReadForeign(const BuildFileId& file);
   absl::StatusOr<std::shared_ptr<Template>> Finish();

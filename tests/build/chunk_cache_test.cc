@@ -392,6 +392,26 @@ TEST_F(ChunkCacheTest, ADiskThatFailsToReadIsReadAround) {
   EXPECT_GE(Passed("disk_error"), 1u);
 }
 
+TEST_F(ChunkCacheTest, WithoutRelaysNothingIsPassedThrough) {
+  Open(SampleBytes(2 * kChunk, 27));
+  ExpectRead(0, kChunk);
+  ASSERT_OK(dir_.folder().OpenAt("cache", O_RDWR)->Truncate(kPage));
+  ReadOptions present_only;
+  present_only.relays_left = 0;
+  present_only.relayed = true;
+  EXPECT_EQ(CodeOf(Read(2 * kPage, kPage, present_only)), absl::StatusCode::kUnavailable);
+  present_only.sources = SourcePolicy::kPeerOnly;
+  EXPECT_EQ(CodeOf(Read(kChunk, kPage, present_only)), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(upstream_->passed().empty());
+}
+
+TEST_F(ChunkCacheTest, WithoutAFileEveryReadIsPassedThrough) {
+  Open(SampleBytes(2 * kChunk, 28), File());
+  ExpectRead(10, kChunk);
+  EXPECT_EQ(cache_->CachedBytes(), 0u);
+  EXPECT_TRUE(upstream_->fetches().empty());
+}
+
 TEST_F(ChunkCacheTest, AReadThatNamesOneSourceIsPassedThroughUnlessPresent) {
   Open(SampleBytes(2 * kChunk, 24));
   ReadOptions base_only;

@@ -331,29 +331,26 @@ TEST_F(TemplateCacheTest, ACorruptCopyIsReadFromTheBaseOnceItIsThere) {
   ExpectShows(**loaded, build);
 }
 
-TEST_F(TemplateCacheTest, ABuildEvictedWhileItLoadsComesFromTheBase) {
+TEST_F(TemplateCacheTest, ABuildPausedHereLoadsThoughTheExecutorIsBusy) {
   HeldExecutor held;
   options_.executor = &held;
   OpenCache();
   const TestBuild build = MakeTestBuild({});
   Pause(build);
-  MakeDurable(build);
-  ReadOptions patient;
-  patient.deadline = clock_.Now() + absl::Hours(1);
-  std::shared_ptr<Template> loaded;
-  std::thread caller([&] {
-    const auto got = cache_->GetTemplate(build.id, {}, patient);
-    ASSERT_OK(got);
-    loaded = *got;
-  });
-  clock_.AwaitWaiters(1);
-  ASSERT_TRUE(held.RunNext());  // It finds the build recorded here.
-  ASSERT_OK(registry_->Remove(build.id));
-  held.RunAll();
-  caller.join();
-  EXPECT_EQ(*loaded->Snapfile(), build.files.at(FileKind::kSnapfile));
-  loaded = nullptr;
-  cache_ = nullptr;
+  const auto loaded = cache_->AddSnapshot(build.id, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, build);
+  EXPECT_FALSE(held.RunNext());
+}
+
+TEST_F(TemplateCacheTest, ADiskThatTakesNoFilesIsReadAround) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  std::filesystem::remove(dir_.PathOf("chunks"));  // No file can be made in it any more.
+  ExpectShows(**loaded, build);
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), 0u);
 }
 
 TEST_F(TemplateCacheTest, OpenNeedsItsParts) {

@@ -28,7 +28,7 @@ class Executor {
 class ThreadPool final : public Executor {
  public:
   // `name` (at most 11 characters) shows in thread lists. `threads` >= 1.
-  ThreadPool(std::string name, size_t threads);
+  ThreadPool(const std::string& name, size_t threads);
   ~ThreadPool() override;
 
   void Run(Priority priority, std::function<void()> task) override;

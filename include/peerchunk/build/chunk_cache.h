@@ -40,8 +40,9 @@ struct ChunkCacheOptions {
 // (ReadOptions::sources) are passed through unless all of their bytes are present.
 class ChunkCache : public BuildFile {
  public:
-  // `file` is empty and belongs to the cache from now on; `size` is the diff's size in bytes.
-  // `provider`, which made `upstream`, is kept alive as long as it.
+  // `file` is empty and belongs to the cache from now on; one that is not open: nothing is cached
+  // and every read is passed through. `size` is the diff's size in bytes. `provider`, which made
+  // `upstream`, is kept alive as long as it.
   static absl::StatusOr<std::shared_ptr<ChunkCache>> Open(BuildFileId id, File file, uint64_t size,
                                                           std::shared_ptr<StorageProvider> provider,
                                                           std::shared_ptr<Seekable> upstream,
