@@ -32,7 +32,7 @@ absl::StatusOr<AttemptResult> BuildUpload::Proceed(const RecordedBuild& build,
     PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind, stop));
   }
   if (const absl::Status missing = CheckAncestors(build); !missing.ok()) {
-    return AttemptResult{Kind::kWaiting, missing};
+    return AttemptResult{absl::IsDataLoss(missing) ? Kind::kGiveUp : Kind::kWaiting, missing};
   }
   for (const FileKind kind : {FileKind::kMemfileHeader, FileKind::kRootfsHeader}) {
     PEERCHUNK_RETURN_IF_ERROR(UploadAndConfirm(build, kind, stop));
@@ -71,6 +71,10 @@ absl::Status BuildUpload::CheckAncestors(const RecordedBuild& build) {
       if (known_durable_.contains(ancestor)) continue;
     }
     const absl::StatusOr<bool> durable = ancestor_is_durable_(ancestor);
+    if (absl::IsDataLoss(durable.status())) {
+      return absl::DataLossError(absl::StrCat("its ancestor ", ancestor.ToString(),
+                                              " is lost: ", durable.status().message()));
+    }
     if (!durable.ok()) return waiting(std::string(durable.status().message()));
     if (!*durable) return waiting("it is not durable yet");
     const MutexLock lock(mutex_);

@@ -347,6 +347,19 @@ TEST_F(UploaderTest, AForeignAncestorIsAskedAboutUntilItIsDurable) {
   EXPECT_EQ(asked, 3) << "durable is final";
 }
 
+TEST_F(UploaderTest, AChildOfALostAncestorIsFailed) {
+  const TestBuild base = Make(1);
+  const TestBuild child = Make(2, &base);
+  options_.ancestor_is_durable = [](const BuildId&) -> absl::StatusOr<bool> {
+    return absl::DataLossError("its source says so");
+  };
+  Pause(child);
+  Start();
+  EXPECT_THAT(Finish(), ElementsAre(child.id));
+  EXPECT_EQ(StateOf(child), BuildState::kFailed);
+  EXPECT_THAT(ReasonOf(child), HasSubstr(base.id.ToString() + " is lost: its source says so"));
+}
+
 TEST_F(UploaderTest, WithoutAnyoneToAskTheBaseTellsOfForeignAncestors) {
   const TestBuild base = Make(1);
   const TestBuild child = Make(2, &base);

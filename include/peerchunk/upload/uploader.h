@@ -32,7 +32,8 @@ class Uploader {
     Metrics* metrics = nullptr;
     uint64_t seed = 0;  // Of the jitter.
     // Says whether a build that this node did not pause is durable; asked before a child's headers
-    // are written. False: not yet. An error counts as "not yet" and is shown as the reason.
+    // are written. False: not yet. DataLoss: it is lost, and the child is FAILED. Any other
+    // error counts as "not yet" and is shown as the reason.
     std::function<absl::StatusOr<bool>(const BuildId&)> ancestor_is_durable;
     std::function<void(const BuildId&)> on_durable;
   };
