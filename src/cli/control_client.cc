@@ -39,8 +39,10 @@ absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Connect(const std:
                                                                       std::stop_token interrupted) {
   PEERCHUNK_ASSIGN_OR_RETURN(const ControlAddress control, ControlAddress::Parse(address));
   if (control.is_unix()) PEERCHUNK_RETURN_IF_ERROR(CheckSocket(control.path()));
-  const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateChannel(control.target(), grpc::InsecureChannelCredentials());
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // The list of a large node's builds is one message.
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
+      control.target(), grpc::InsecureChannelCredentials(), arguments);
   return std::unique_ptr<ControlClient>(
       new ControlClient(v1::SandboxService::NewStub(channel), std::move(interrupted)));
 }

@@ -24,6 +24,7 @@ struct FetchFlags {
   std::string out;
   std::string read_from = "both";
   bool overwrite = false;
+  double patience_seconds = 60;
 };
 
 struct Fetched {
@@ -45,6 +46,8 @@ class Fetcher {
     *request.mutable_sandbox() = flags_.sources.ToConfig(flags_.build);
     request.set_folder(AbsolutePath(flags_.out));
     request.set_overwrite(flags_.overwrite);
+    request.set_patience_ms(
+        static_cast<uint32_t>(absl::ToInt64Milliseconds(absl::Seconds(flags_.patience_seconds))));
     grpc::ClientContext context;
     const std::stop_callback cancel(invocation_.interrupted, [&context] { context.TryCancel(); });
     const auto reader = client->stub().FetchBuild(&context, request);
@@ -76,6 +79,7 @@ class Fetcher {
     Fetched fetched;
     FetchOptions options{.folder = AbsolutePath(flags_.out), .overwrite = flags_.overwrite};
     options.read.cancellation = invocation_.interrupted;
+    options.patience = absl::Seconds(flags_.patience_seconds);
     if (flags_.read_from == "peer") options.read.sources = SourcePolicy::kPeerOnly;
     if (flags_.read_from == "base") options.read.sources = SourcePolicy::kBaseOnly;
     options.on_progress = [&](const FetchState& state) {
@@ -168,6 +172,12 @@ void AddFetch(CLI::App& app, Invocation& invocation) {
       command->add_option("--read-from", flags->read_from, "both, peer or base; with --base")
           ->check(CLI::IsMember({"both", "peer", "base"}));
   read_from->needs(command->get_option("--base"));
+  command
+      ->add_option("--patience", flags->patience_seconds,
+                   "How long to wait for sources that answer nothing")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.001, 1e6))
+      ->capture_default_str();
   command->add_flag("--overwrite", flags->overwrite, "Replace files there that differ");
   command->callback([flags, &invocation] {
     invocation.run = [flags, &invocation] { return Run(*flags, invocation); };

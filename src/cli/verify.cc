@@ -102,9 +102,10 @@ class Verification {
   absl::StatusOr<std::optional<Sum>> SumInBase(FileKind kind, BuildContent& content) {
     std::optional<Sum> sum;
     if (IsSeekable(kind)) {
-      PEERCHUNK_ASSIGN_OR_RETURN(auto diff, content.Diff(kind, options_));
+      PEERCHUNK_ASSIGN_OR_RETURN(const auto diff, content.StatDiff(kind, options_));
       if (diff) {
-        PEERCHUNK_ASSIGN_OR_RETURN(sum, ReadWhole(*diff->reader));
+        PEERCHUNK_ASSIGN_OR_RETURN(const auto reader, content.ReadDiff(kind, 0, options_));
+        PEERCHUNK_ASSIGN_OR_RETURN(sum, ReadWhole(*reader));
         if (diff->crc32c && sum->crc32c != *diff->crc32c) {
           return absl::DataLossError("the bytes do not match the store's own checksum");
         }

@@ -15,12 +15,12 @@ namespace {
 // One pass over a pinned file; runs of zeros come out as such, so that copies stay sparse.
 class BuildFileReader final : public RangeReader {
  public:
-  BuildFileReader(std::shared_ptr<BuildFile> file, ReadOptions options)
-      : file_(std::move(file)), options_(std::move(options)), buffer_(kMiB) {}
+  BuildFileReader(std::shared_ptr<BuildFile> file, uint64_t offset, ReadOptions options)
+      : file_(std::move(file)), options_(std::move(options)), buffer_(kMiB), offset_(offset) {}
 
   absl::StatusOr<std::optional<Extent>> Next() override {
     PEERCHUNK_RETURN_IF_ERROR(error_);
-    if (offset_ == file_->size()) return std::nullopt;
+    if (offset_ >= file_->size()) return std::nullopt;
     const absl::StatusOr<size_t> got = file_->ReadAt(offset_, absl::MakeSpan(buffer_), options_);
     if (!got.ok() || *got == 0) {
       error_ = got.ok() ? absl::DataLossError(
@@ -40,7 +40,7 @@ class BuildFileReader final : public RangeReader {
   const ReadOptions options_;
   std::vector<char> buffer_;
   std::string_view piece_;
-  uint64_t offset_ = 0;
+  uint64_t offset_;
   absl::Status error_;
 };
 
@@ -60,13 +60,17 @@ class LocalContent final : public BuildContent {
     return std::make_shared<const std::string>(std::move(bytes));
   }
 
-  absl::StatusOr<std::optional<DiffContent>> Diff(FileKind kind,
-                                                  const ReadOptions& options) override {
+  absl::StatusOr<std::optional<DiffStat>> StatDiff(FileKind kind, const ReadOptions&) override {
     PEERCHUNK_ASSIGN_OR_RETURN(const std::shared_ptr<BuildFile> file, Open(kind));
     if (file == nullptr) return std::nullopt;
-    return DiffContent{.size = file->size(),
-                       .crc32c = file->crc32c(),
-                       .reader = std::make_unique<BuildFileReader>(file, options)};
+    return DiffStat{.size = file->size(), .crc32c = file->crc32c()};
+  }
+
+  absl::StatusOr<std::unique_ptr<RangeReader>> ReadDiff(FileKind kind, uint64_t offset,
+                                                        const ReadOptions& options) override {
+    PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<BuildFile> file, Open(kind));
+    if (file == nullptr) return absl::NotFoundError("the build has no such file");
+    return std::make_unique<BuildFileReader>(std::move(file), offset, options);
   }
 
  private:

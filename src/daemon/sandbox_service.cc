@@ -191,6 +191,7 @@ grpc::Status SandboxServiceImpl::FetchBuild(grpc::ServerContext* context,
   absl::Time told = absl::InfinitePast();
   FetchOptions options{
       .folder = request->folder(), .overwrite = request->overwrite(), .read = scope.read_options()};
+  if (request->patience_ms() > 0) options.patience = absl::Milliseconds(request->patience_ms());
   options.on_progress = [&](const FetchState& state) {
     last = state;
     const absl::Time now = Clock::Real().Now();

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -41,23 +42,33 @@ class ProviderContent final : public BuildContent {
     return std::make_shared<const std::string>(std::move(sink.bytes()));
   }
 
-  absl::StatusOr<std::optional<DiffContent>> Diff(FileKind kind,
-                                                  const ReadOptions& options) override {
-    std::unique_ptr<Seekable>& diff = diffs_[kind];
-    PEERCHUNK_ASSIGN_OR_RETURN(diff,
-                               provider_->OpenSeekable(BuildFileId{build_, kind}.ObjectPath()));
-    const absl::StatusOr<ObjectStat> stat = diff->Stat(options);
+  absl::StatusOr<std::optional<DiffStat>> StatDiff(FileKind kind,
+                                                   const ReadOptions& options) override {
+    PEERCHUNK_RETURN_IF_ERROR(Open(kind));
+    const absl::StatusOr<ObjectStat> stat = diffs_[kind]->Stat(options);
     if (absl::IsNotFound(stat.status())) return std::nullopt;
     PEERCHUNK_RETURN_IF_ERROR(stat);
-    DiffContent content{.size = stat->size, .crc32c = stat->crc32c};
-    PEERCHUNK_ASSIGN_OR_RETURN(content.reader, diff->OpenRangeReader(0, stat->size, options));
-    return content;
+    return DiffStat{.size = stat->size, .crc32c = stat->crc32c};
+  }
+
+  absl::StatusOr<std::unique_ptr<RangeReader>> ReadDiff(FileKind kind, uint64_t offset,
+                                                        const ReadOptions& options) override {
+    PEERCHUNK_RETURN_IF_ERROR(Open(kind));
+    return diffs_[kind]->OpenRangeReader(offset, UINT64_MAX - offset, options);
   }
 
  private:
+  absl::Status Open(FileKind kind) {
+    std::unique_ptr<Seekable>& diff = diffs_[kind];
+    if (diff != nullptr) return absl::OkStatus();
+    PEERCHUNK_ASSIGN_OR_RETURN(diff,
+                               provider_->OpenSeekable(BuildFileId{build_, kind}.ObjectPath()));
+    return absl::OkStatus();
+  }
+
   const BuildId build_;
   const std::shared_ptr<StorageProvider> provider_;
-  std::map<FileKind, std::unique_ptr<Seekable>> diffs_;  // Outlive the readers handed out.
+  std::map<FileKind, std::unique_ptr<Seekable>> diffs_;  // Opened when first needed.
 };
 
 // A file under a temporary name, removed unless it was committed.
@@ -146,7 +157,8 @@ class Fetch {
   absl::Status ReadBlobs() {
     for (const FileKind kind : {FileKind::kMetadata, FileKind::kRootfsHeader,
                                 FileKind::kMemfileHeader, FileKind::kSnapfile}) {
-      absl::StatusOr<std::shared_ptr<const std::string>> blob = content_.Blob(kind, options_.read);
+      absl::StatusOr<std::shared_ptr<const std::string>> blob =
+          content_.Blob(kind, ReadWithin(options_.patience));
       if (!blob.ok()) return Context(blob.status(), kind);
       if (*blob != nullptr) state_.total_size += (*blob)->size();
       if (kind == FileKind::kMetadata && *blob == nullptr) {
@@ -182,12 +194,12 @@ class Fetch {
   }
 
   absl::Status CopyDiff(FileKind kind) {
-    absl::StatusOr<std::optional<DiffContent>> opened = content_.Diff(kind, options_.read);
-    if (!opened.ok()) return Context(opened.status(), kind);
-    if (!opened->has_value()) {
+    const auto stat = content_.StatDiff(kind, ReadWithin(options_.patience));
+    if (!stat.ok()) return Context(stat.status(), kind);
+    if (!stat->has_value()) {
       return Context(absl::DataLossError("its header is there, but no source has the file"), kind);
     }
-    DiffContent& diff = **opened;
+    const BuildContent::DiffStat& diff = **stat;
     if (diff.size < required_size_[HeaderOf(kind)]) {
       return Context(
           absl::DataLossError(absl::StrCat("has ", diff.size, " bytes, its header needs ",
@@ -199,7 +211,7 @@ class Fetch {
     PEERCHUNK_ASSIGN_OR_RETURN(const bool kept, KeepDiff(kind, diff));
     if (kept) return absl::OkStatus();
     PEERCHUNK_ASSIGN_OR_RETURN(PartialFile partial, PartialFile::Create(folder_));
-    const absl::StatusOr<uint32_t> crc = CopyExtents(diff, partial.file());
+    const absl::StatusOr<uint32_t> crc = CopyDiffTo(partial.file(), kind, diff.size);
     if (!crc.ok()) return Context(crc.status(), kind);
     if (diff.crc32c && *diff.crc32c != *crc) {
       return Context(absl::DataLossError("the whole file does not match its recorded CRC32C"),
@@ -210,36 +222,66 @@ class Fetch {
     return absl::OkStatus();
   }
 
+  ReadOptions ReadWithin(absl::Duration limit) const {
+    ReadOptions options = options_.read;
+    options.deadline = std::min(options.deadline, options_.clock->Now() + limit);
+    return options;
+  }
+
   // Returns the CRC32C of what was written.
-  absl::StatusOr<uint32_t> CopyExtents(DiffContent& diff, const File& out) {
-    uint32_t crc = 0;
-    uint64_t done = 0;
+  absl::StatusOr<uint32_t> CopyDiffTo(const File& out, FileKind kind, uint64_t size) {
+    Copy copy{.out = out, .size = size};
     while (true) {
-      PEERCHUNK_ASSIGN_OR_RETURN(const std::optional<Extent> extent, diff.reader->Next());
-      if (!extent) break;
-      if (extent->offset != done || extent->length > diff.size - done) {
+      const uint64_t before = copy.done;
+      const absl::Status read = CopyStream(kind, copy);
+      if (read.ok()) break;
+      const bool worth_another = (absl::IsDeadlineExceeded(read) || absl::IsUnavailable(read)) &&
+                                 copy.done > before &&
+                                 options_.clock->Now() < options_.read.deadline;
+      if (!worth_another) return read;
+    }
+    if (copy.done != size) {
+      return absl::DataLossError(absl::StrCat("ends at ", copy.done, " of ", size, " bytes"));
+    }
+    PEERCHUNK_RETURN_IF_ERROR(out.Truncate(size));  // Zeros at the end are a hole too.
+    return copy.crc;
+  }
+
+  struct Copy {
+    const File& out;
+    uint64_t size = 0;
+    uint64_t done = 0;
+    uint32_t crc = 0;
+  };
+
+  absl::Status CopyStream(FileKind kind, Copy& copy) {
+    constexpr int kStreamPatience = 10;
+    PEERCHUNK_ASSIGN_OR_RETURN(
+        const std::unique_ptr<RangeReader> reader,
+        content_.ReadDiff(kind, copy.done, ReadWithin(kStreamPatience * options_.patience)));
+    while (true) {
+      PEERCHUNK_ASSIGN_OR_RETURN(const std::optional<Extent> extent, reader->Next());
+      if (!extent) return absl::OkStatus();
+      if (extent->offset != copy.done || extent->length > copy.size - copy.done) {
         return absl::DataLossError(absl::StrCat("an extent at ", extent->offset, " of ",
                                                 extent->length, " bytes is out of order"));
       }
       if (extent->zero) {
-        crc = CombineCrc32c(crc, Crc32cOfZeros(extent->length), extent->length);
+        copy.crc = CombineCrc32c(copy.crc, Crc32cOfZeros(extent->length), extent->length);
         state_.zero_bytes += extent->length;
       } else {
-        for (const std::string_view piece : extent->pieces) crc = ExtendCrc32c(crc, piece);
-        PEERCHUNK_RETURN_IF_ERROR(out.WriteVectorAt(done, extent->pieces));
+        for (const std::string_view piece : extent->pieces) {
+          copy.crc = ExtendCrc32c(copy.crc, piece);
+        }
+        PEERCHUNK_RETURN_IF_ERROR(copy.out.WriteVectorAt(copy.done, extent->pieces));
       }
-      done += extent->length;
+      copy.done += extent->length;
       Advance(extent->length);
     }
-    if (done != diff.size) {
-      return absl::DataLossError(absl::StrCat("ends at ", done, " of ", diff.size, " bytes"));
-    }
-    PEERCHUNK_RETURN_IF_ERROR(out.Truncate(diff.size));  // Zeros at the end are a hole too.
-    return crc;
   }
 
   // True when the folder has this very file already.
-  absl::StatusOr<bool> KeepDiff(FileKind kind, const DiffContent& diff) {
+  absl::StatusOr<bool> KeepDiff(FileKind kind, const BuildContent::DiffStat& diff) {
     const absl::StatusOr<File> old = folder_.OpenAt(FileName(kind), O_RDONLY);
     if (absl::IsNotFound(old.status())) return false;
     PEERCHUNK_RETURN_IF_ERROR(old);

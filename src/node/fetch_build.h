@@ -8,30 +8,33 @@
 #include <vector>
 
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
 #include "peerchunk/base/build_id.h"
+#include "peerchunk/base/clock.h"
 #include "peerchunk/base/file_kind.h"
 #include "peerchunk/storage/storage.h"
 
 namespace peerchunk {
 
-// One diff as FetchBuild copies it.
-struct DiffContent {
-  uint64_t size = 0;
-  std::optional<uint32_t> crc32c;
-  std::unique_ptr<RangeReader> reader;  // Over the whole file.
-};
-
-// Where FetchBuild reads the six files of one build. Used by one thread.
+// Where FetchBuild reads the six files of one build. Used by one thread; outlives its readers.
 class BuildContent {
  public:
+  struct DiffStat {
+    uint64_t size = 0;
+    std::optional<uint32_t> crc32c;  // Of the whole file, where it is known.
+  };
+
   virtual ~BuildContent() = default;
   // The whole file; null when the build has no such file. Only for blobs.
   virtual absl::StatusOr<std::shared_ptr<const std::string>> Blob(FileKind kind,
                                                                   const ReadOptions& options) = 0;
-  // Only for diffs.
-  virtual absl::StatusOr<std::optional<DiffContent>> Diff(FileKind kind,
-                                                          const ReadOptions& options) = 0;
+  // Nothing when the build has no such file. Only for diffs, as is ReadDiff.
+  virtual absl::StatusOr<std::optional<DiffStat>> StatDiff(FileKind kind,
+                                                           const ReadOptions& options) = 0;
+  // From `offset` to the end.
+  virtual absl::StatusOr<std::unique_ptr<RangeReader>> ReadDiff(FileKind kind, uint64_t offset,
+                                                                const ReadOptions& options) = 0;
 };
 
 // The objects of one build in a provider.
@@ -58,6 +61,11 @@ struct FetchOptions {
   std::string folder;      // Created when missing.
   bool overwrite = false;  // Replace files there that differ; otherwise AlreadyExists.
   ReadOptions read;
+  // A fetch may take hours, but not when nobody answers: each blob has this long, and each stream
+  // of a diff ten times as long. A stream that gained something before it failed for lack of time
+  // or of a source begins anew where it stopped.
+  absl::Duration patience = absl::Minutes(1);
+  Clock* clock = &Clock::Real();  // Borrowed.
   // Called often, on the calling thread.
   std::function<void(const FetchState&)> on_progress;
 };

@@ -1,71 +1,26 @@
 // peerchunk as a process, against real daemons and without one.
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/support/daemon_process.h"
 #include "tests/support/sample_bytes.h"
-#include "tests/support/test_build.h"
+#include "tests/support/tool_fixture.h"
 
 namespace peerchunk {
 namespace {
 
-using test::ChildProcess;
 using test::DaemonProcess;
 using test::Finished;
+using test::kSlowBase;
 using test::Peerchunk;
 using test::RunProgram;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::vector<std::string> kSlowBase = {"--base-write-rate", "64KiB"};
-
-class PeerchunkTest : public testing::Test {
- protected:
-  std::string Path(std::string_view name) const { return folder_.PathOf(name); }
-
-  test::TestBuild PauseOn(const DaemonProcess& daemon, const test::TestBuildSpec& spec = {}) {
-    test::TestBuild build = test::MakeTestBuild(spec);
-    const std::string name = "snapshot-" + std::to_string(spec.seed);
-    build.WriteTo(folder_, name);
-    const Finished paused = daemon.Tool({"pause", "--folder", Path(name)});
-    EXPECT_EQ(paused.exit_code, 0) << paused.err;
-    return build;
-  }
-  void ExpectFetched(const test::TestBuild& build, const std::string& folder) {
-    size_t files = 0;
-    for (const auto& [kind, bytes] : build.files) {
-      EXPECT_TRUE(folder_.Read(folder + "/" + std::string(FileName(kind))) == bytes)
-          << FileName(kind);
-    }
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(Path(folder))) {
-      ++files;
-    }
-    EXPECT_EQ(files, build.files.size());  // Nothing temporary is left.
-  }
-  static void Durable(const DaemonProcess& daemon, const test::TestBuild& build) {
-    const Finished waited = daemon.Tool({"wait", build.id.ToString(), "--timeout", "60"});
-    EXPECT_EQ(waited.exit_code, 0) << waited.err;
-  }
-  void FlipByte(const std::string& path, uint64_t offset) {
-    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(static_cast<std::streamoff>(offset));
-    const char byte = static_cast<char>(file.get() ^ 1);
-    file.seekp(static_cast<std::streamoff>(offset));
-    file.put(byte);
-    ASSERT_TRUE(file.good());
-  }
-
-  test::TempDir folder_;
-};
+using PeerchunkTest = test::ToolFixture;
 
 TEST_F(PeerchunkTest, WithoutADaemonTheErrorSaysWhatToDo) {
   const Finished listed = RunProgram(Peerchunk({"--control", Path("none.sock"), "ls"}));
@@ -91,142 +46,6 @@ TEST_F(PeerchunkTest, WrongUsageIsExitCodeTwo) {
   }
   EXPECT_EQ(RunProgram(Peerchunk({"--help"})).exit_code, 0);
   EXPECT_EQ(RunProgram(Peerchunk({"fetch", "--help"})).exit_code, 0);
-}
-
-TEST_F(PeerchunkTest, FetchWithoutADaemonReadsTheSourceThenTheBase) {
-  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
-  const test::TestBuild build = PauseOn(a);
-  const std::string id = build.id.ToString();
-  const Finished fetched = RunProgram(Peerchunk({"--json", "fetch", id, "--base", Path("base"),
-                                                 "--source", a.address(), "--out", Path("got")}));
-  ASSERT_EQ(fetched.exit_code, 0) << fetched.err;
-  const nlohmann::json json = nlohmann::json::parse(fetched.out);
-  EXPECT_GT(json["bytes_from_peer"], 0u);
-  EXPECT_EQ(json["bytes"], json["bytes_from_peer"]);
-  ExpectFetched(build, "got");
-  // Again into the same folder: nothing to do. Over something else: only when told.
-  EXPECT_EQ(RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--source", a.address(),
-                                  "--out", Path("got")}))
-                .exit_code,
-            0);
-  FlipByte(Path("got/rootfs.ext4"), 0);
-  const Finished occupied = RunProgram(Peerchunk(
-      {"fetch", id, "--base", Path("base"), "--source", a.address(), "--out", Path("got")}));
-  EXPECT_EQ(occupied.exit_code, 1);
-  EXPECT_THAT(occupied.err, HasSubstr("rootfs.ext4 is there and differs"));
-  EXPECT_EQ(RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--source", a.address(),
-                                  "--out", Path("got"), "--overwrite"}))
-                .exit_code,
-            0);
-  ExpectFetched(build, "got");
-}
-
-TEST_F(PeerchunkTest, ReadFromPeerOrBaseOnly) {
-  DaemonProcess a(Path("a"), Path("base"));
-  const test::TestBuild build = PauseOn(a);
-  Durable(a, build);
-  const std::string id = build.id.ToString();
-  const auto fetch = [&](const std::string& read_from, const std::string& out) {
-    const Finished fetched =
-        RunProgram(Peerchunk({"--json", "fetch", id, "--base", Path("base"), "--source",
-                              a.address(), "--read-from", read_from, "--out", Path(out)}));
-    EXPECT_EQ(fetched.exit_code, 0) << fetched.err;
-    ExpectFetched(build, out);
-    return nlohmann::json::parse(fetched.out);
-  };
-  EXPECT_EQ(fetch("base", "b")["bytes_from_peer"], 0u);
-  EXPECT_EQ(fetch("peer", "p")["bytes_from_base"], 0u);
-}
-
-TEST_F(PeerchunkTest, FetchOfABuildThatIsNowhereMakesNoFiles) {
-  DaemonProcess a(Path("a"), Path("base"));
-  const Finished fetched =
-      RunProgram(Peerchunk({"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--base", Path("base"),
-                            "--source", a.address(), "--out", Path("got")}));
-  EXPECT_EQ(fetched.exit_code, 1);
-  EXPECT_THAT(fetched.err, HasSubstr("no source has this build"));
-  EXPECT_TRUE(std::filesystem::is_empty(Path("got")));
-  const Finished no_base = RunProgram(Peerchunk({"fetch", "aaaaaaaa-0000-4000-8000-000000000001",
-                                                 "--base", Path("nowhere"), "--out", Path("got")}));
-  EXPECT_EQ(no_base.exit_code, 1);
-  EXPECT_THAT(no_base.err, HasSubstr(Path("nowhere")));
-  EXPECT_FALSE(std::filesystem::exists(Path("nowhere")));
-}
-
-// The source dies at some byte of the transfer, while its own upload is far from over; the reader's
-// base has the files all the same.
-TEST_F(PeerchunkTest, AFetchWhoseSourceIsKilledGoesOnFromTheBase) {
-  const test::TestBuild build =
-      test::MakeTestBuild({.memfile_bytes = 64u << 20, .rootfs_bytes = 8u << 20, .seed = 9});
-  build.WriteTo(folder_, "snapshot");
-  {
-    DaemonProcess uploader(Path("uploader"), Path("base"));
-    EXPECT_EQ(uploader.Tool({"pause", "--folder", Path("snapshot")}).exit_code, 0);
-    EXPECT_EQ(uploader.Stop(), 0);
-  }
-  for (const uint32_t percent : {0u, 1u, 25u, 50u, 75u}) {
-    SCOPED_TRACE(percent);
-    const std::string name = std::to_string(percent);
-    DaemonProcess a(Path("a" + name), Path("other-base" + name), kSlowBase);
-    EXPECT_EQ(a.Tool({"pause", "--folder", Path("snapshot")}).exit_code, 0);
-    ChildProcess fetch(Peerchunk({"--json", "fetch", build.id.ToString(), "--base", Path("base"),
-                                  "--source", a.address(), "--out", Path("got" + name)}));
-    const uint64_t goal = build.files.at(FileKind::kMemfile).size() * percent / 100;
-    const auto written = [&]() -> uint64_t {
-      std::error_code error;
-      uint64_t bytes = 0;
-      for (const auto& entry : std::filesystem::directory_iterator(Path("got" + name), error)) {
-        bytes += entry.file_size(error);
-      }
-      return bytes;
-    };
-    while (written() < goal) sched_yield();
-    a.process().Signal(SIGKILL);
-    EXPECT_EQ(fetch.Wait(), 0) << fetch.err();
-    ExpectFetched(build, "got" + name);
-    const nlohmann::json json = nlohmann::json::parse(fetch.out());
-    EXPECT_GE(json["bytes_from_peer"], goal);
-    RecordProperty("from_base_" + name, json["bytes_from_base"].get<int>());
-  }
-}
-
-TEST_F(PeerchunkTest, AnInterruptedFetchLeavesNoFile) {
-  test::TestBuild build;
-  {
-    DaemonProcess a(Path("a"), Path("base"));
-    build = PauseOn(a);
-    Durable(a, build);
-  }
-  DaemonProcess slow(Path("b"), Path("base"), {"--base-read-rate", "64KiB"});
-  ChildProcess fetch(slow.ToolSpec({"fetch", build.id.ToString(), "--out", Path("got")}));
-  while (!std::filesystem::exists(Path("got"))) sched_yield();
-  fetch.Signal(SIGINT);
-  EXPECT_EQ(fetch.Wait(), 130);
-  EXPECT_THAT(fetch.err(), HasSubstr("interrupted"));
-  // The daemon works for the tool; it notices within a moment that nobody waits any more.
-  const auto files = [&] {
-    return std::distance(std::filesystem::directory_iterator(Path("got")),
-                         std::filesystem::directory_iterator());
-  };
-  while (files() > 0) sched_yield();
-}
-
-TEST_F(PeerchunkTest, AFullDiskIsAClearErrorAndLeavesNothing) {
-  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
-  const test::TestBuild build = PauseOn(a);
-  folder_.Write("small/x", "");
-  if (mount("tmpfs", Path("small").c_str(), "tmpfs", 0, "size=1m") != 0) {
-    GTEST_SKIP() << "no tmpfs may be mounted here";
-  }
-  const Finished fetched =
-      RunProgram(Peerchunk({"fetch", build.id.ToString(), "--base", Path("base"), "--source",
-                            a.address(), "--out", Path("small")}));
-  const bool empty = std::filesystem::is_empty(Path("small"));
-  umount2(Path("small").c_str(), MNT_DETACH);
-  EXPECT_EQ(fetched.exit_code, 1);
-  EXPECT_THAT(fetched.err, HasSubstr("No space left on device"));
-  EXPECT_THAT(fetched.err, HasSubstr("fetch " + build.id.ToString()));
-  EXPECT_TRUE(empty);
 }
 
 TEST_F(PeerchunkTest, ABuildMadeOfRawImagesComesBackAsTheyWere) {
@@ -300,18 +119,6 @@ TEST_F(PeerchunkTest, MakeBuildRefusesWhatCannotBe) {
             Path("occupied"), "--parent-rootfs", Path("odd")});
   EXPECT_EQ(small.exit_code, 1);
   EXPECT_THAT(small.err, HasSubstr("but its parent"));
-}
-
-TEST_F(PeerchunkTest, AFilesystemOnlyBuildGoesThroughEverything) {
-  DaemonProcess a(Path("a"), Path("base"));
-  const test::TestBuild build = PauseOn(a, {.memfile_bytes = 0, .seed = 7});
-  Durable(a, build);
-  const std::string id = build.id.ToString();
-  EXPECT_EQ(a.Tool({"verify", id}).exit_code, 0);
-  EXPECT_EQ(
-      RunProgram(Peerchunk({"fetch", id, "--base", Path("base"), "--out", Path("got")})).exit_code,
-      0);
-  ExpectFetched(build, "got");
 }
 
 TEST_F(PeerchunkTest, VerifyFindsWhatIsWrongInTheBase) {

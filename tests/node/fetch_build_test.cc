@@ -119,62 +119,110 @@ TEST_F(FetchBuildTest, FilesThatDoNotBelongTogetherAreDataLoss) {
   EXPECT_TRUE(Names().empty());
 }
 
-// Hands out a diff that is not what was promised.
-class LyingContent final : public BuildContent {
+// Hands out scripted streams instead of the diffs that there are.
+class ScriptedContent final : public BuildContent {
  public:
-  LyingContent(BuildContent& honest, std::vector<Extent> extents, DiffContent claims)
-      : honest_(honest), extents_(std::move(extents)), claims_(std::move(claims)) {}
+  struct Stream {
+    std::vector<Extent> extents;
+    absl::Status end;
+  };
+
+  ScriptedContent(BuildContent& honest, DiffStat claims, std::vector<Stream> streams)
+      : honest_(honest), claims_(claims), streams_(std::move(streams)) {}
 
   absl::StatusOr<std::shared_ptr<const std::string>> Blob(FileKind kind,
                                                           const ReadOptions& options) override {
     return honest_.Blob(kind, options);
   }
-  absl::StatusOr<std::optional<DiffContent>> Diff(FileKind, const ReadOptions&) override {
+  absl::StatusOr<std::optional<DiffStat>> StatDiff(FileKind kind,
+                                                   const ReadOptions& options) override {
+    if (kind == FileKind::kMemfile) return claims_;
+    return honest_.StatDiff(kind, options);
+  }
+  absl::StatusOr<std::unique_ptr<RangeReader>> ReadDiff(FileKind kind, uint64_t offset,
+                                                        const ReadOptions& options) override {
+    if (kind != FileKind::kMemfile) return honest_.ReadDiff(kind, offset, options);
     class Reader final : public RangeReader {
      public:
-      explicit Reader(std::vector<Extent> extents) : extents_(std::move(extents)) {}
+      explicit Reader(Stream stream) : stream_(std::move(stream)) {}
       absl::StatusOr<std::optional<Extent>> Next() override {
-        if (at_ == extents_.size()) return std::nullopt;
-        return extents_[at_++];
+        if (at_ < stream_.extents.size()) return stream_.extents[at_++];
+        if (!stream_.end.ok()) return stream_.end;
+        return std::nullopt;
       }
 
      private:
-      std::vector<Extent> extents_;
+      Stream stream_;
       size_t at_ = 0;
     };
-    DiffContent content{.size = claims_.size, .crc32c = claims_.crc32c};
-    content.reader = std::make_unique<Reader>(extents_);
-    return content;
+    offsets.push_back(offset);
+    return std::make_unique<Reader>(streams_.at(offsets.size() - 1));
   }
+
+  std::vector<uint64_t> offsets;  // Where the streams were asked to begin.
 
  private:
   BuildContent& honest_;
-  std::vector<Extent> extents_;
-  DiffContent claims_;
+  const DiffStat claims_;
+  const std::vector<Stream> streams_;
 };
 
-TEST_F(FetchBuildTest, ADiffThatIsNotWhatWasPromisedNeverGetsItsName) {
-  const auto honest = ContentOf(build_.id, base_);
-  const std::string& diff = build_.files.at(FileKind::kMemfile);
-  const std::string_view whole = diff;
-  const std::string_view wrong_half = whole.substr(0, diff.size() / 2);
-  const auto extent = [](uint64_t offset, const std::string_view& piece) {
-    return Extent{.offset = offset, .length = piece.size(), .pieces = {&piece, 1}};
-  };
-  const auto fetch = [&](std::vector<Extent> extents, DiffContent claims) {
-    LyingContent content(*honest, std::move(extents), std::move(claims));
-    return FetchBuild(build_.id, content, {.folder = folder_.PathOf("out")}).status();
-  };
+class ScriptedFetchTest : public FetchBuildTest {
+ protected:
+  static Extent At(uint64_t offset, const std::string_view& piece) {
+    return {.offset = offset, .length = piece.size(), .pieces = {&piece, 1}};
+  }
+  absl::Status Fetch(BuildContent::DiffStat claims, std::vector<ScriptedContent::Stream> streams) {
+    const auto honest = ContentOf(build_.id, base_);
+    ScriptedContent content(*honest, claims, std::move(streams));
+    const absl::Status status =
+        FetchBuild(build_.id, content, {.folder = folder_.PathOf("out")}).status();
+    offsets_ = content.offsets;
+    return status;
+  }
+
+  const std::string& diff_ = build_.files.at(FileKind::kMemfile);
+  const std::string_view whole_ = diff_;
+  const std::string_view first_ = whole_.substr(0, 8192);
+  const std::string_view rest_ = whole_.substr(8192);
+  std::vector<uint64_t> offsets_;
+};
+
+TEST_F(ScriptedFetchTest, ADiffThatIsNotWhatWasPromisedNeverGetsItsName) {
   const absl::Status crc =
-      fetch({extent(0, whole)}, {.size = diff.size(), .crc32c = Crc32c(diff) + 1});
+      Fetch({.size = diff_.size(), .crc32c = Crc32c(diff_) + 1}, {{{At(0, whole_)}, {}}});
   EXPECT_EQ(crc.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(crc.message()), HasSubstr("recorded CRC32C"));
-  EXPECT_EQ(fetch({extent(0, wrong_half)}, {.size = diff.size()}).code(),
-            absl::StatusCode::kDataLoss);  // Cut short.
-  EXPECT_EQ(fetch({extent(4096, whole)}, {.size = diff.size()}).code(),
-            absl::StatusCode::kDataLoss);  // A gap.
-  EXPECT_EQ(fetch({extent(0, whole), extent(diff.size(), whole)}, {.size = diff.size()}).code(),
-            absl::StatusCode::kDataLoss);  // Too long.
+  for (const std::vector<Extent>& extents :
+       {std::vector<Extent>{At(0, first_)},                               // Cut short.
+        std::vector<Extent>{At(4096, whole_)},                            // A gap.
+        std::vector<Extent>{At(0, whole_), At(diff_.size(), first_)}}) {  // Too long.
+    EXPECT_EQ(Fetch({.size = diff_.size()}, {{extents, {}}}).code(), absl::StatusCode::kDataLoss);
+  }
+  EXPECT_TRUE(Names().empty());
+}
+
+TEST_F(ScriptedFetchTest, AStreamThatGainedSomethingBeginsAnewWhereItStopped) {
+  for (const absl::Status& cut :
+       {absl::UnavailableError("gone"), absl::DeadlineExceededError("late")}) {
+    EXPECT_EQ(Fetch({.size = diff_.size(), .crc32c = Crc32c(diff_)},
+                    {{{At(0, first_)}, cut}, {{At(first_.size(), rest_)}, {}}}),
+              absl::OkStatus());
+    EXPECT_THAT(offsets_, testing::ElementsAre(0, first_.size()));
+    EXPECT_TRUE(folder_.Read("out/memfile") == diff_);
+    std::filesystem::remove_all(folder_.PathOf("out"));
+  }
+}
+
+TEST_F(ScriptedFetchTest, AStreamThatGainedNothingIsTheEnd) {
+  const absl::Status status = Fetch(
+      {.size = diff_.size()},
+      {{{At(0, first_)}, absl::UnavailableError("gone")}, {{}, absl::UnavailableError("both")}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("both"));
+  EXPECT_EQ(
+      Fetch({.size = diff_.size()}, {{{At(0, first_)}, absl::PermissionDeniedError("no")}}).code(),
+      absl::StatusCode::kPermissionDenied);
   EXPECT_TRUE(Names().empty());
 }
 
