@@ -165,7 +165,7 @@ absl::Status Daemon::Impl::Open() {
   node_options.service.max_streams = options.max_streams;
   node_options.metrics = &metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(node, Node::Create(std::move(node_options)));
-  mounts.emplace(options.data_folder + "/overlays");
+  mounts.emplace(options.data_folder + "/overlays", &metrics);
   return absl::OkStatus();
 }
 
@@ -308,6 +308,8 @@ void Daemon::Drain(absl::Time deadline) {
   impl_->sandboxes->SetDraining();
   impl_->node->Drain(deadline);
 }
+
+void Daemon::Unmount() { impl_->mounts->RemoveAll(); }
 
 std::vector<std::string> Daemon::NotDurable() const {
   std::vector<std::string> lines;

@@ -29,6 +29,8 @@ class Daemon {
 
   // Takes no new pauses and waits for uploads. Peers and guests are served meanwhile.
   void Drain(absl::Time deadline);
+  // Ends every mount: nobody would answer there any more.
+  void Unmount();
   // One line for each build that is not durable now: which, why, and where it lies.
   std::vector<std::string> NotDurable() const;
 

@@ -66,7 +66,10 @@ int Serve(const DaemonOptions& options, Signals& signals) {
   const int exit_code = Report(daemon);
   std::fflush(stdout);
   // Nothing of a build is in memory only, so leaving in the middle of an upload loses nothing.
-  if (event == Signals::Event::kSignal) std::_Exit(exit_code);
+  if (event == Signals::Event::kSignal) {
+    daemon.Unmount();
+    std::_Exit(exit_code);
+  }
   drain.join();
   return exit_code;
 }

@@ -17,7 +17,8 @@ struct Mounts::Mount {
 #endif
 };
 
-Mounts::Mounts(std::string overlay_folder) : overlay_folder_(std::move(overlay_folder)) {}
+Mounts::Mounts(std::string overlay_folder, Metrics* metrics)
+    : overlay_folder_(std::move(overlay_folder)), metrics_(metrics) {}
 Mounts::~Mounts() = default;
 
 absl::Status Mounts::Add(std::shared_ptr<Template> build, const std::string& mount_path) {
@@ -33,7 +34,8 @@ absl::Status Mounts::Add(std::shared_ptr<Template> build, const std::string& mou
   made->build = build->id();
   auto mounted = TemplateMount::Mount(
       std::move(build), {.mount_path = mount_path,
-                         .overlay_folder = overlay_folder_ + "/" + BuildId::Random().ToString()});
+                         .overlay_folder = overlay_folder_ + "/" + BuildId::Random().ToString(),
+                         .metrics = metrics_});
   const MutexLock lock(mutex_);
   if (!mounted.ok()) {
     by_path_.erase(mount_path);
@@ -59,6 +61,12 @@ absl::Status Mounts::Remove(const std::string& mount_path) {
   removed = std::move(found->second);
   by_path_.erase(found);
   return absl::OkStatus();
+}
+
+void Mounts::RemoveAll() {
+  std::map<std::string, std::unique_ptr<Mount>> removed;  // As above.
+  const MutexLock lock(mutex_);
+  removed.swap(by_path_);
 }
 
 std::vector<std::string> Mounts::Paths() const {

@@ -8,6 +8,7 @@
 #include <absl/status/status.h>
 
 #include "peerchunk/base/build_id.h"
+#include "peerchunk/base/metrics.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/template/template.h"
 
@@ -17,13 +18,15 @@ namespace peerchunk {
 class Mounts {
  public:
   // What guests write goes into folders of their own under `overlay_folder`.
-  explicit Mounts(std::string overlay_folder);
+  // `metrics` is borrowed.
+  Mounts(std::string overlay_folder, Metrics* metrics);
   ~Mounts();
 
   // AlreadyExists: something is mounted there by this daemon. Unimplemented: built without the
   // mount.
   absl::Status Add(std::shared_ptr<Template> build, const std::string& mount_path);
   absl::Status Remove(const std::string& mount_path);  // NotFound
+  void RemoveAll();
 
   std::vector<std::string> Paths() const;
   // Where a build is mounted; empty: nowhere. Of several, the first by name.
@@ -33,6 +36,7 @@ class Mounts {
   struct Mount;
 
   const std::string overlay_folder_;
+  [[maybe_unused]] Metrics* const metrics_;  // Unused where the mount was not built.
   mutable Mutex mutex_;
   // Null while the mount is being made: the path is taken.
   std::map<std::string, std::unique_ptr<Mount>> by_path_ PEERCHUNK_GUARDED_BY(mutex_);

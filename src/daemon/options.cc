@@ -142,7 +142,9 @@ class FlagReader {
                                     ->group(spec.group)
                                     ->type_name(argument)
                                     ->allow_extra_args(false);
-    if (spec.kind != Kind::kList) option->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+    if (spec.kind != Kind::kList) {
+      option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+    }
   }
 
   CLI::App app_;
@@ -192,8 +194,9 @@ absl::StatusOr<DaemonCommand> ParseDaemonCommand(const std::vector<std::string>&
   if (!options.base.starts_with("gs://")) options.base = AbsolutePath(options.base);
   options.ready_file = AbsolutePath(options.ready_file);
   // A control address with a '/' is the path of a socket.
-  if (options.control.find('/') != std::string::npos)
+  if (!options.control.starts_with("unix:") && options.control.find('/') != std::string::npos) {
     options.control = AbsolutePath(options.control);
+  }
   if (options.control.empty()) options.control = ControlSocketIn(options.data_folder);
   if (flags.dump()) command.text = DumpConfig(options);
   return command;

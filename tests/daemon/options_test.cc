@@ -166,6 +166,9 @@ TEST_F(OptionsTest, RelativePathsAreTakenFromTheWorkingFolder) {
   EXPECT_EQ(options.base, std::filesystem::path(here).parent_path().string() + "/store");
   EXPECT_EQ(options.ready_file, here + "/ready");
   EXPECT_EQ(Options({"--base", "gs://bucket/prefix"}).base, "gs://bucket/prefix");
+  EXPECT_EQ(Options({"--control", "run/c.sock"}).control, here + "/run/c.sock");
+  EXPECT_EQ(Options({"--control", "unix:/run/c.sock"}).control, "unix:/run/c.sock");
+  EXPECT_EQ(Options({"--control", "127.0.0.1:7"}).control, "127.0.0.1:7");
 }
 
 TEST_F(OptionsTest, ASingleValueIsNotTakenTwice) {

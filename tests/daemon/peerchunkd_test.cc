@@ -13,50 +13,26 @@
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "peerchunk/v1/sandbox_service.grpc.pb.h"
-#include "tests/support/daemon_process.h"
-#include "tests/support/test_build.h"
+#include "tests/node/certificates.h"
+#include "tests/support/tool_fixture.h"
 
 namespace peerchunk {
 namespace {
 
 using test::DaemonProcess;
 using test::Finished;
+using test::kSlowBase;
+using test::operator+;
 using test::Peerchunkd;
 using test::RunProgram;
 using testing::HasSubstr;
 using testing::Not;
 
-// An upload that does not end within any test.
-const std::vector<std::string> kSlowBase = {"--base-write-rate", "64KiB"};
-
-std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
-class PeerchunkdTest : public testing::Test {
+class PeerchunkdTest : public test::ToolFixture {
  protected:
-  std::string Path(std::string_view name) const { return folder_.PathOf(name); }
   std::vector<std::string> Arguments(const std::string& name) const {
     return {"--data-folder", Path(name), "--base", Path("base"), "--listen", "127.0.0.1:0"};
   }
-  // Writes the build's files and pauses it on `daemon`.
-  test::TestBuild PauseOn(const DaemonProcess& daemon, uint32_t seed = 1) {
-    test::TestBuild build = test::MakeTestBuild({.seed = seed});
-    const std::string name = "snapshot-" + std::to_string(seed);
-    build.WriteTo(folder_, name);
-    const Finished paused = daemon.Tool({"pause", "--folder", Path(name)});
-    EXPECT_EQ(paused.exit_code, 0) << paused.err;
-    return build;
-  }
-  void ExpectFetched(const test::TestBuild& build, const std::string& folder) {
-    for (const auto& [kind, bytes] : build.files) {
-      EXPECT_TRUE(folder_.Read(folder + "/" + std::string(FileName(kind))) == bytes)
-          << FileName(kind);
-    }
-  }
-
-  test::TempDir folder_;
 };
 
 TEST_F(PeerchunkdTest, ABuildIsFetchedFromItsSourceWhileItsUploadIsUnderWay) {
@@ -195,6 +171,10 @@ TEST_F(PeerchunkdTest, FoldersThatCannotBeUsedAreNamed) {
       RunProgram(Peerchunkd({"--data-folder", Path("file/data"), "--listen", "127.0.0.1:0"}));
   EXPECT_EQ(data.exit_code, 1);
   EXPECT_THAT(data.err, HasSubstr("--data-folder " + Path("file/data")));
+  const Finished bucket = RunProgram(
+      Peerchunkd({"--data-folder", Path("a"), "--listen", "127.0.0.1:0", "--base", "gs://"}));
+  EXPECT_EQ(bucket.exit_code, 1);
+  EXPECT_THAT(bucket.err, HasSubstr("--base gs://"));
 }
 
 TEST_F(PeerchunkdTest, BeyondLoopbackItWantsCredentialsOrTheWord) {
@@ -226,68 +206,6 @@ TEST_F(PeerchunkdTest, WrongUsageIsExitCodeTwo) {
   const Finished listen = RunProgram(Peerchunkd({"--listen", "localhost:7070"}));
   EXPECT_EQ(listen.exit_code, 1);
   EXPECT_THAT(listen.err, HasSubstr("'localhost:7070' is not a numeric address"));
-}
-
-TEST_F(PeerchunkdTest, SigtermWaitsForUploadsAndSaysThatEverythingIsDurable) {
-  DaemonProcess daemon(Path("a"), Path("base"));
-  const test::TestBuild build = PauseOn(daemon);
-  EXPECT_EQ(daemon.Stop(), 0);
-  EXPECT_THAT(daemon.process().out(), HasSubstr("every build is durable"));
-  EXPECT_TRUE(std::filesystem::exists(Path("base/" + build.id.ToString() + "/metadata.json")));
-}
-
-TEST_F(PeerchunkdTest, WhatIsNotDurableAtTheDeadlineIsListedKeptAndServedAgain) {
-  test::TestBuild build;
-  {
-    DaemonProcess daemon(Path("a"), Path("base"),
-                         kSlowBase + std::vector<std::string>{"--drain-timeout", "10ms"});
-    build = PauseOn(daemon);
-    EXPECT_EQ(daemon.Stop(), 3);
-    EXPECT_THAT(daemon.process().out(),
-                HasSubstr("not durable: " + build.id.ToString() + " UPLOADING in " +
-                          Path("a/builds/" + build.id.ToString())));
-  }
-  DaemonProcess again(Path("a"), Path("base"), kSlowBase);
-  DaemonProcess b(Path("b"), Path("base"));
-  b.Json({"fetch", build.id.ToString(), "--source", again.address(), "--out", Path("got")});
-  ExpectFetched(build, "got");
-}
-
-TEST_F(PeerchunkdTest, WhileDrainingPausesAreRefusedAndASecondSignalLeavesAtOnce) {
-  DaemonProcess daemon(Path("a"), Path("base"),
-                       kSlowBase + std::vector<std::string>{"--drain-timeout", "inf"});
-  const test::TestBuild build = PauseOn(daemon);
-  daemon.process().Signal(SIGTERM);
-  daemon.process().WaitForLine("draining");
-  const test::TestBuild other = test::MakeTestBuild({.seed = 2});
-  other.WriteTo(folder_, "other");
-  // The first tries may come before the drain has begun.
-  Finished refused;
-  for (int tries = 0; tries < 100 && refused.exit_code == 0; ++tries) {
-    refused = daemon.Tool({"pause", "--folder", Path("other")});
-    if (refused.exit_code == 0) daemon.Tool({"rm", other.id.ToString(), "--discard-only-copy"});
-  }
-  EXPECT_EQ(refused.exit_code, 1);
-  EXPECT_THAT(refused.err, HasSubstr("draining"));
-  EXPECT_EQ(daemon.Json({"status"})["draining"], true);
-  // Peers are served until the end.
-  EXPECT_EQ(daemon.Tool({"probe", daemon.address(), "--build", build.id.ToString()}).exit_code, 0);
-  daemon.process().Signal(SIGTERM);
-  EXPECT_EQ(daemon.process().Wait(), 3);
-  EXPECT_THAT(daemon.process().out(), HasSubstr("not durable: " + build.id.ToString()));
-}
-
-TEST_F(PeerchunkdTest, AfterSigkillTheSocketOfTheDeadIsTakenOver) {
-  test::TestBuild build;
-  {
-    DaemonProcess daemon(Path("a"), Path("base"), kSlowBase);
-    build = PauseOn(daemon);
-    daemon.process().Signal(SIGKILL);
-    EXPECT_EQ(daemon.process().Wait(), 128 + SIGKILL);
-  }
-  ASSERT_TRUE(std::filesystem::exists(Path("a/control.sock")));
-  DaemonProcess again(Path("a"), Path("base"));
-  EXPECT_EQ(again.Tool({"wait", build.id.ToString(), "--timeout", "60"}).exit_code, 0);
 }
 
 TEST_F(PeerchunkdTest, AFileInThePlaceOfTheControlSocketIsLeftAlone) {
@@ -410,6 +328,40 @@ TEST_F(PeerchunkdTest, ResumeShowsTheLayersAndWhereTheyCameFrom) {
   // A fetch at the source itself copies its own files.
   a.Json({"fetch", build.id.ToString(), "--out", Path("own")});
   ExpectFetched(build, "own");
+}
+
+TEST_F(PeerchunkdTest, NodesWithCertificatesTalkAndOthersAreKeptOut) {
+  const test::TestAuthority authority;
+  const auto flags = [&](const std::string& name, const test::TestAuthority::Identity& identity) {
+    return std::vector<std::string>{
+        "--tls-cert", folder_.Write(name + ".pem", identity.certificate),
+        "--tls-key",  folder_.Write(name + ".key", identity.key),
+        "--tls-ca",   folder_.Write("ca.pem", authority.Pem())};
+  };
+  const std::vector<std::string> node = flags("node", authority.Issue("IP:127.0.0.1"));
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase + node);
+  DaemonProcess b(Path("b"), Path("base"), node);
+  EXPECT_THAT(a.process().out(), HasSubstr("(mTLS)"));
+  const test::TestBuild build = PauseOn(a);
+  const std::string id = build.id.ToString();
+  b.Json({"fetch", id, "--source", a.address(), "--out", Path("got")});
+  ExpectFetched(build, "got");
+  EXPECT_EQ(RunProgram(test::Peerchunk(
+                           std::vector<std::string>{"probe", a.address(), "--build", id} + node))
+                .exit_code,
+            0);
+  EXPECT_EQ(RunProgram(test::Peerchunk({"probe", a.address(), "--build", id})).exit_code, 1);
+  const std::vector<std::string> stranger =
+      flags("stranger", test::TestAuthority().Issue("IP:127.0.0.1"));
+  EXPECT_EQ(
+      RunProgram(
+          test::Peerchunk(std::vector<std::string>{"probe", a.address(), "--build", id} + stranger))
+          .exit_code,
+      1);
+  const Finished partial = RunProgram(
+      Peerchunkd(Arguments("c") + std::vector<std::string>{"--tls-cert", Path("node.pem")}));
+  EXPECT_EQ(partial.exit_code, 1);
+  EXPECT_THAT(partial.err, HasSubstr("all three or none"));
 }
 
 TEST_F(PeerchunkdTest, ReplacedMetadataReachesTheBase) {

@@ -1,0 +1,115 @@
+// Mounts that a real daemon makes. Skipped, with the reason, where there is no FUSE.
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/daemon_process.h"
+#include "tests/support/test_build.h"
+
+namespace peerchunk {
+namespace {
+
+using test::DaemonProcess;
+using test::Finished;
+using testing::HasSubstr;
+
+// Not TempDir::Read, which keeps below a folder and so does not cross into a mount.
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream bytes;
+  bytes << file.rdbuf();
+  return bytes.str();
+}
+
+class PeerchunkdMountTest : public testing::Test {
+ protected:
+  PeerchunkdMountTest()
+      : a_(folder_.PathOf("a"), folder_.PathOf("base"), {"--base-write-rate", "64KiB"}),
+        b_(folder_.PathOf("b"), folder_.PathOf("base")) {
+    build_.WriteTo(folder_, "snapshot");
+    EXPECT_EQ(a_.Tool({"pause", "--folder", folder_.PathOf("snapshot")}).exit_code, 0);
+  }
+
+  // False: no mounts here; the test is skipped.
+  bool Mount() {
+    mounted_ = b_.Tool({"mount", build_.id.ToString(), mount_path_, "--source", a_.address()});
+    return mounted_.exit_code == 0;
+  }
+  bool CannotMountHere() const {
+    return mounted_.err.find("FUSE") != std::string::npos ||
+           mounted_.err.find("libfuse3") != std::string::npos;
+  }
+
+  test::TempDir folder_;
+  const std::string mount_path_ = folder_.PathOf("mnt");
+  const test::TestBuild build_ = test::MakeTestBuild({});
+  DaemonProcess a_;
+  DaemonProcess b_;
+  Finished mounted_;
+};
+
+#define PEERCHUNK_MOUNT_OR_SKIP()                   \
+  if (!Mount()) {                                   \
+    ASSERT_TRUE(CannotMountHere()) << mounted_.err; \
+    GTEST_SKIP() << mounted_.err;                   \
+  }                                                 \
+  static_assert(true)
+
+TEST_F(PeerchunkdMountTest, AMountShowsTheDevicesAndEndsWhenTold) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  EXPECT_TRUE(ReadFile(mount_path_ + "/memfile") == build_.memfile);
+  EXPECT_TRUE(ReadFile(mount_path_ + "/rootfs.ext4") == build_.rootfs);
+  EXPECT_EQ(ReadFile(mount_path_ + "/snapfile"), build_.files.at(FileKind::kSnapfile));
+  EXPECT_EQ(ReadFile(mount_path_ + "/metadata.json"), build_.files.at(FileKind::kMetadata));
+
+  const std::string id = build_.id.ToString();
+  const nlohmann::json shown = b_.Json({"inspect", id});
+  EXPECT_EQ(shown["mount_path"], mount_path_);
+  uint64_t from_peer = 0;
+  for (const nlohmann::json& layer : shown["layers"]) {
+    from_peer += layer["bytes_from_peer"].get<uint64_t>();
+    EXPECT_EQ(layer["bytes_from_base"], 0u);
+  }
+  EXPECT_GT(from_peer, 0u);
+  EXPECT_GT(shown["bytes_zero"], 0u);
+  EXPECT_EQ(b_.Json({"status"})["mounts"][0], mount_path_);
+
+  const Finished twice = b_.Tool({"mount", id, mount_path_, "--source", a_.address()});
+  EXPECT_EQ(twice.exit_code, 1);
+  const Finished removed = b_.Tool({"rm", id});
+  EXPECT_EQ(removed.exit_code, 1);
+  EXPECT_THAT(removed.err, HasSubstr("is mounted at " + mount_path_));
+
+  EXPECT_EQ(b_.Tool({"umount", mount_path_}).exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(mount_path_ + "/memfile"));
+  const Finished again = b_.Tool({"umount", mount_path_});
+  EXPECT_EQ(again.exit_code, 1);
+  EXPECT_THAT(again.err, HasSubstr("not a mount of this daemon"));
+  EXPECT_EQ(b_.Tool({"rm", id}).exit_code, 0);
+}
+
+TEST_F(PeerchunkdMountTest, ADaemonThatLeavesTakesItsMountsAlong) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  EXPECT_TRUE(std::filesystem::exists(mount_path_ + "/memfile"));
+  EXPECT_EQ(b_.Stop(), 0);
+  EXPECT_TRUE(std::filesystem::is_empty(mount_path_));
+}
+
+TEST_F(PeerchunkdMountTest, AMountOfAKilledDaemonIsTakenOver) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  b_.process().Signal(SIGKILL);
+  b_.process().Wait();
+  DaemonProcess again(folder_.PathOf("b"), folder_.PathOf("base"));
+  const Finished mounted =
+      again.Tool({"mount", build_.id.ToString(), mount_path_, "--source", a_.address()});
+  EXPECT_EQ(mounted.exit_code, 0) << mounted.err;
+  EXPECT_TRUE(ReadFile(mount_path_ + "/rootfs.ext4") == build_.rootfs);
+  EXPECT_EQ(again.Stop(), 0);
+}
+
+}  // namespace
+}  // namespace peerchunk
