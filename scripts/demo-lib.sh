@@ -7,6 +7,7 @@ work=''                 # Everything is in here; removed at the end.
 demo_began=0
 declare -A node_pid=()  # By name: a, b, a2.
 guest_pid=''            # Of run-guest, which ends QEMU when it is told to end.
+ram_mib=0 pages_program=''
 killed_at_bytes=0
 # By source (peer, base, zero): what B had read at these moments, or by these fetches.
 declare -A first=() second=() third=() changed=() alive=() killed=() end=() half=()
@@ -208,7 +209,12 @@ make_snapshot() {
   "$guest_scripts/make-snapshot" --out "$work/snapshot" --generations 2 --cold "$cold_mib" \
     2>"$work/snapshot.log" || status=$?
   case $status in
-    0) tell "$(sed -n 's/^make-snapshot: //p' "$work/snapshot.log" | tail -n 1)" ;;
+    0)
+      tell "$(sed -n 's/^make-snapshot: //p' "$work/snapshot.log" | tail -n 1)"
+      ram_mib=$(sed -n 's/^ram_mib=//p' "$work/snapshot/layout")
+      # Compiled by the guest's own scripts, whose functions have the names of ours.
+      pages_program=$(bash -c '. "$0/lib.sh"; program pages' "$guest_scripts")
+      ;;
     77) sed 's/^/          /' "$work/snapshot.log"; return 1 ;;
     *) cat "$work/snapshot.log" >&2; fail "the snapshot could not be made" ;;
   esac
@@ -245,8 +251,7 @@ cold_done() { sed -n 's/^TICK .* COLD done=\([0-9]*\) .*/\1/p' "$work/serial.log
 
 # Pages of the memfile that the guest has in its page tables.
 touched_pages() {
-  "${PEERCHUNK_GUEST_CACHE:-.cache/guest}/bin/pages" mapped "$(<"$work/qemu.pid")" "$work/mnt/memfile" 0 256 |
-    cut -d' ' -f1
+  "$pages_program" mapped "$(<"$work/qemu.pid")" "$work/mnt/memfile" 0 "$ram_mib" | cut -d' ' -f1
 }
 
 # No tick is missing, nothing was wrong, the whole cold region was checked.
@@ -282,8 +287,8 @@ final_table() {
   byte_row "fetch, A killed at half" "${half[peer]}" "${half[base]}" "${half[zero]}"
   printf '\n'
   if [[ -z $no_guest ]]; then
-    row "memory that the guest touched" "$(percent "$touched_first" 65536) until the first tick, $(percent "$touched" 65536) in all"
-    row "memory that B fetched" "$(percent "$(fetched_memory)" $((256 << 20))) (in chunks of $chunk_size; the rest: zeros, never touched)"
+    row "memory that the guest touched" "$(percent "$touched_first" $((ram_mib * 256))) until the first tick, $(percent "$touched" $((ram_mib * 256))) in all"
+    row "memory that B fetched" "$(percent "$(fetched_memory)" $((ram_mib << 20))) (in chunks of $chunk_size; the rest: zeros, never touched)"
     row "the guest on B" "$ticks"
   fi
 }
