@@ -41,8 +41,8 @@ absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Connect(const std:
   if (control.is_unix()) PEERCHUNK_RETURN_IF_ERROR(CheckSocket(control.path()));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // The list of a large node's builds is one message.
-  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
-      control.target(), grpc::InsecureChannelCredentials(), arguments);
+  const std::shared_ptr<grpc::Channel> channel =
+      grpc::CreateCustomChannel(control.target(), grpc::InsecureChannelCredentials(), arguments);
   return std::unique_ptr<ControlClient>(
       new ControlClient(v1::SandboxService::NewStub(channel), std::move(interrupted)));
 }
