@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <array>
 #include <cerrno>
@@ -58,10 +59,11 @@ absl::StatusOr<std::optional<MountEntry>> TopMountAt(const std::string& path) {
   return top;
 }
 
-// Whether the process that served the file system is gone. Asks a live one for an answer.
+// Whether the process that served the file system is gone. Asks a live one for an answer: not by
+// stat, which the kernel answers for the dead while it remembers their attributes.
 bool ServerGone(const std::string& path) {
-  struct stat found {};
-  return ::stat(path.c_str(), &found) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+  struct statvfs found {};
+  return ::statvfs(path.c_str(), &found) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 // The absolute path without symbolic links. The last component itself is not asked: it may be a

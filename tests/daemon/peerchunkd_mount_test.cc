@@ -101,6 +101,8 @@ TEST_F(PeerchunkdMountTest, ADaemonThatLeavesTakesItsMountsAlong) {
 
 TEST_F(PeerchunkdMountTest, AMountOfAKilledDaemonIsTakenOver) {
   PEERCHUNK_MOUNT_OR_SKIP();
+  // The kernel remembers the attributes for a while, and answers for the dead.
+  EXPECT_TRUE(std::filesystem::is_directory(mount_path_));
   b_.process().Signal(SIGKILL);
   b_.process().Wait();
   DaemonProcess again(folder_.PathOf("b"), folder_.PathOf("base"));
