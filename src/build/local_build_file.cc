@@ -47,9 +47,7 @@ absl::StatusOr<std::shared_ptr<LocalBuildFile>> LocalBuildFile::Open(
 
 absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> out,
                                               const ReadOptions& options) {
-  const auto context = [&] {
-    return absl::StrCat("read ", id_.ObjectPath(), " [", offset, ", +", out.size(), ")");
-  };
+  const auto context = [&] { return Context(offset, out.size()); };
   const std::optional<ByteRange> range = ByteRange::Clip(offset, out.size(), size());
   if (!range) {
     return absl::OutOfRangeError(absl::StrCat(context(), ": the file has ", size(), " bytes"));
@@ -75,6 +73,26 @@ absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> 
     at += take;
   }
   return range->length;
+}
+
+absl::StatusOr<BuildFile::ReadToSend> LocalBuildFile::ReadAtToSend(uint64_t offset,
+                                                                   absl::Span<char> out,
+                                                                   const ReadOptions& options) {
+  const uint64_t block = offset / kBlock;
+  const bool whole =
+      offset % kBlock == 0 && offset < size() && out.size() == std::min(kBlock, size() - offset);
+  if (whole && checked_[block].load(std::memory_order_acquire)) {
+    PEERCHUNK_RETURN_IF_ERROR(
+        Annotate(ReadExactly({offset, out.size()}, out.data()), Context(offset, out.size())));
+  } else {
+    PEERCHUNK_ASSIGN_OR_RETURN(const size_t length, ReadAt(offset, out, options));
+    if (!whole) return ReadToSend{.length = length, .crc32c = std::nullopt};
+  }
+  return ReadToSend{.length = out.size(), .crc32c = checksums_->block_crc32c[block]};
+}
+
+std::string LocalBuildFile::Context(uint64_t offset, size_t length) const {
+  return absl::StrCat("read ", id_.ObjectPath(), " [", offset, ", +", length, ")");
 }
 
 absl::Status LocalBuildFile::ReadExactly(ByteRange range, char* out) {

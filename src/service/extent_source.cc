@@ -33,9 +33,9 @@ uint64_t LeadingZeros(std::string_view data) {
   return length;
 }
 
-// Cuts `data` into data and long runs of zeros.
+// Cuts `data` into data and long runs of zeros. `recorded` is the checksum of all of it, if known.
 void Cut(const std::shared_ptr<Window>& window, uint64_t offset, std::string_view data,
-         std::deque<OutgoingExtent>& out) {
+         std::optional<uint32_t> recorded, std::deque<OutgoingExtent>& out) {
   uint64_t data_begin = 0;
   uint64_t at = 0;
   const auto emit_data = [&](uint64_t end) {
@@ -43,7 +43,7 @@ void Cut(const std::shared_ptr<Window>& window, uint64_t offset, std::string_vie
     const std::string_view piece = data.substr(data_begin, end - data_begin);
     out.push_back({.offset = offset + data_begin,
                    .zero_length = 0,
-                   .crc32c = Crc32c(piece),
+                   .crc32c = recorded && piece.size() == data.size() ? *recorded : Crc32c(piece),
                    .data = SliceOf(window, piece)});
   };
   while (at < data.size()) {
@@ -80,12 +80,13 @@ absl::Status ExtentSource::Read(ByteBudget::Lease lease, const ReadOptions& opti
   }
   auto window = std::make_shared<Window>(want, std::move(lease));
   PEERCHUNK_ASSIGN_OR_RETURN(
-      const size_t got, file_->ReadAt(next_, absl::MakeSpan(window->bytes.get(), want), options));
-  if (got != want) {
+      const BuildFile::ReadToSend got,
+      file_->ReadAtToSend(next_, absl::MakeSpan(window->bytes.get(), want), options));
+  if (got.length != want) {
     return absl::DataLossError(absl::StrCat("read ", file_->id().ObjectPath(), " [", next_, ", +",
-                                            want, "): only ", got, " bytes are there"));
+                                            want, "): only ", got.length, " bytes are there"));
   }
-  Cut(window, next_, std::string_view(window->bytes.get(), want), out);
+  Cut(window, next_, std::string_view(window->bytes.get(), want), got.crc32c, out);
   next_ += want;
   return absl::OkStatus();
 }

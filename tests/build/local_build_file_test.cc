@@ -143,11 +143,45 @@ TEST_F(LocalBuildFileTest, ABlockReadWholeIsCheckedEachTime) {
   EXPECT_EQ(CodeOf(Read(*file, 9, 1)), absl::StatusCode::kDataLoss) << "no longer believed";
 }
 
+TEST_F(LocalBuildFileTest, WhatIsSentCarriesTheRecordedChecksumOfAWholeBlock) {
+  Write(SampleBytes(2 * kBlock + 100, 11));
+  const auto file = Open();
+  std::string out(kBlock, '?');
+  const auto send = [&](uint64_t offset, uint64_t length) {
+    return file->ReadAtToSend(offset, absl::MakeSpan(out).first(length), {});
+  };
+  const auto first = send(0, kBlock);
+  ASSERT_OK(first);
+  EXPECT_EQ(first->length, kBlock);
+  EXPECT_EQ(first->crc32c, Crc32c(bytes_.substr(0, kBlock)));
+  EXPECT_EQ(send(2 * kBlock, 100)->crc32c, Crc32c(bytes_.substr(2 * kBlock)));
+  for (const auto& [offset, length] :
+       std::vector<std::pair<uint64_t, uint64_t>>{{1, kBlock}, {0, kBlock - 1}, {2 * kBlock, 99}}) {
+    EXPECT_EQ(send(offset, length)->crc32c, std::nullopt) << offset;
+  }
+  // Spoilt after its check, a block does not pass the receiver's; before it, it is not even sent.
+  FlipByteAt(5);
+  EXPECT_EQ(send(0, kBlock)->crc32c, Crc32c(bytes_.substr(0, kBlock)));
+  EXPECT_NE(Crc32c(out), Crc32c(bytes_.substr(0, kBlock)));
+}
+
+TEST_F(LocalBuildFileTest, NothingIsSentOfABlockThatFailsItsFirstCheck) {
+  Write(SampleBytes(kBlock, 12));
+  const auto file = Open();
+  FlipByteAt(7);
+  std::string out(kBlock, '?');
+  EXPECT_EQ(CodeOf(file->ReadAtToSend(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(reports_, 1);
+}
+
 TEST_F(LocalBuildFileTest, AFileThatShrankIsDataLoss) {
   Write(SampleBytes(2 * kBlock, 5));
   const auto file = Open();
   EXPECT_OK(Read(*file, kBlock + 1, 1));
+  std::string out(kBlock, '?');
   ASSERT_OK(OpenRaw(O_RDWR).Truncate(kBlock + 10));
+  EXPECT_EQ(CodeOf(file->ReadAtToSend(kBlock, absl::MakeSpan(out), {})),
+            absl::StatusCode::kDataLoss);
   EXPECT_EQ(CodeOf(Read(*file, 2 * kBlock - 10, 5)), absl::StatusCode::kDataLoss);
   EXPECT_EQ(reports_, 1);
 }

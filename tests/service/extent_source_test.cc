@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/crc32c.h"
+#include "peerchunk/base/status.h"
 #include "tests/support/fake_build_file.h"
 
 namespace peerchunk {
@@ -94,6 +95,30 @@ TEST(ExtentSourceTest, ShortRunsOfZerosTravelAsData) {
   const Result result = ReadAll(source, 0);
   EXPECT_EQ(result.zero_bytes, 0);
   EXPECT_EQ(result.extents, 1);
+}
+
+TEST(ExtentSourceTest, AWindowThatGoesOutWholeCarriesItsRecordedChecksum) {
+  constexpr uint32_t kRecorded = 4711;
+  class Recorded final : public FakeBuildFile {
+   public:
+    using FakeBuildFile::FakeBuildFile;
+    absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
+                                            const ReadOptions& options) override {
+      PEERCHUNK_ASSIGN_OR_RETURN(const size_t length, ReadAt(offset, out, options));
+      return ReadToSend{.length = length, .crc32c = kRecorded};
+    }
+  };
+  std::string bytes = Noise(2 * kMiB, 8);
+  std::fill_n(bytes.begin() + kMiB + 4096, 512 * 1024, '\0');
+  ExtentSource source(std::make_shared<Recorded>(kFile, bytes), {0, 2 * kMiB}, false);
+  std::deque<OutgoingExtent> extents;
+  ASSERT_TRUE(source.Read({}, {}, extents).ok());
+  ASSERT_TRUE(source.Read({}, {}, extents).ok());
+  ASSERT_EQ(extents.size(), 4u);
+  EXPECT_EQ(extents[0].crc32c, kRecorded);
+  // Cut at zeros, the pieces are summed one by one.
+  EXPECT_EQ(extents[1].crc32c, Crc32c(bytes.substr(kMiB, 4096)));
+  EXPECT_EQ(extents[3].crc32c, Crc32c(bytes.substr(kMiB + 4096 + 512 * 1024)));
 }
 
 TEST(ExtentSourceTest, PageOfZerosAskedForAloneDoesNotTravel) {

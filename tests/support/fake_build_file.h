@@ -13,7 +13,7 @@ namespace peerchunk::test {
 
 // A build file in memory of which only the first `present` bytes are "here". Thread-safe after
 // set-up.
-class FakeBuildFile final : public BuildFile {
+class FakeBuildFile : public BuildFile {
  public:
   FakeBuildFile(BuildFileId id, std::string bytes)
       : present(bytes.size()), id_(id), bytes_(std::move(bytes)) {}

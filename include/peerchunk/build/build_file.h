@@ -29,6 +29,20 @@ class BuildFile {
   virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                         const ReadOptions& options) = 0;
 
+  // Bytes on their way to another node, which checks them against `crc32c`.
+  struct ReadToSend {
+    size_t length = 0;
+    std::optional<uint32_t> crc32c;  // Recorded for exactly these bytes; nothing: none is.
+  };
+  // As ReadAt, for a caller that hands the bytes on with their checksum: a block that has a
+  // recorded one and was checked before is left to the receiver to check.
+  virtual absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
+                                                  const ReadOptions& options) {
+    const absl::StatusOr<size_t> length = ReadAt(offset, out, options);
+    if (!length.ok()) return length.status();
+    return ReadToSend{.length = *length, .crc32c = std::nullopt};
+  }
+
   // How many bytes from `offset` on, at most `limit`, can be read without asking any other node or
   // store. 0 when the block at `offset` is not here. Starts no fetch and joins none.
   virtual uint64_t PresentBytes(uint64_t offset, uint64_t limit) const = 0;

@@ -27,8 +27,9 @@ struct FileChecksums {
 };
 
 // A whole file on this disk, as Pause recorded it. Each block is checked against the record when it
-// is first read, and whenever it is read whole; a mismatch is DataLoss and is told to `on_corrupt`.
-// Reads by pread, never through a mapping: a bad sector is an error, not a SIGBUS. Thread-safe.
+// is first read, and whenever ReadAt reads it whole; a mismatch is DataLoss and is told to
+// `on_corrupt`. Reads by pread, never through a mapping: a bad sector is an error, not a SIGBUS.
+// Thread-safe.
 class LocalBuildFile final : public BuildFile {
  public:
   // `on_corrupt` may be empty; it runs on a reader's thread, at most once per file.
@@ -41,6 +42,8 @@ class LocalBuildFile final : public BuildFile {
   std::optional<uint32_t> crc32c() const override { return checksums_->crc32c; }
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
+  absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
+                                          const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
   uint64_t AllocatedBytes() const override { return allocated_bytes_; }
 
@@ -51,6 +54,7 @@ class LocalBuildFile final : public BuildFile {
   LocalBuildFile(BuildFileId id, File file, uint64_t allocated_bytes,
                  std::shared_ptr<const FileChecksums> checksums,
                  std::function<void(const absl::Status&)> on_corrupt);
+  std::string Context(uint64_t offset, size_t length) const;
   absl::Status ReadExactly(ByteRange range, char* out);
   absl::Status ReadAndCheck(uint64_t block, ByteRange extent, char* out);
   absl::Status ReportCorrupt(std::string_view what);  // Returns DataLoss.
