@@ -1,16 +1,20 @@
 // Moves the same file in several ways, taking turns, and prints what each makes of it as a ratio.
 #include <fcntl.h>
 #include <malloc.h>
+#include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <random>
+#include <thread>
 
 #include <CLI/CLI.hpp>
 #include <absl/time/clock.h>
 
 #include "bench/contender.h"
+#include "bench/network.h"
 #include "bench/report.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
@@ -24,9 +28,18 @@ struct Settings {
   int rounds = 5;
   uint64_t pages = 4000;
   int zero_percent = 0;
+  std::vector<int> depths = {1, 8, 32};
+  std::vector<std::string> contenders;  // Parts of names; none: all.
+  std::string congestion_control = "reno";
   std::string json_path;
   double least_over_naive = 0;
 };
+
+bool Wanted(const Settings& settings, const std::string& name) {
+  if (settings.contenders.empty()) return true;
+  return std::any_of(settings.contenders.begin(), settings.contenders.end(),
+                     [&](const std::string& part) { return name.find(part) != name.npos; });
+}
 
 absl::StatusOr<Sample> MakeSample(const std::string& folder, const Settings& settings) {
   Sample sample{folder, folder + "/memfile", settings.mib * kMiB, settings.zero_percent};
@@ -47,6 +60,19 @@ absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& work) {
   const absl::Time start = absl::Now();
   PEERCHUNK_RETURN_IF_ERROR(work());
   return absl::ToDoubleSeconds(absl::Now() - start);
+}
+
+std::string Ground(const Network& network) {
+  utsname system{};
+  uname(&system);
+  std::string line = absl::StrCat(network.own ? "own" : "the host's", " network namespace, TCP ",
+                                  network.congestion_control, ", Linux ", system.release, ", ",
+                                  std::thread::hardware_concurrency(), " CPUs\n");
+  if (!network.note.empty()) absl::StrAppend(&line, "note: ", network.note, "\n");
+  if (network.congestion_control == "bbr") {
+    line += "note: BBR paces loopback down for all alike, which hides the differences\n";
+  }
+  return line;
 }
 
 using Contenders = std::vector<std::unique_ptr<Contender>>;
@@ -73,6 +99,8 @@ absl::StatusOr<Measurement> Measure(std::string name, std::string unit, double a
 }
 
 absl::Status Run(const Settings& settings, const std::string& folder) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const Network network, EnterOwnNetwork(settings.congestion_control));
+  std::cout << Ground(network) << std::flush;
   PEERCHUNK_ASSIGN_OR_RETURN(const Sample sample, MakeSample(folder, settings));
   Contenders contenders;
   for (const auto start : {StartOurs, StartRawTcp, StartNaive, StartNginx}) {
@@ -82,6 +110,7 @@ absl::Status Run(const Settings& settings, const std::string& folder) {
       continue;
     }
     PEERCHUNK_RETURN_IF_ERROR(started);
+    if (!Wanted(settings, (*started)->name())) continue;
     contenders.push_back(*std::move(started));
   }
   for (const auto& contender : contenders) PEERCHUNK_RETURN_IF_ERROR(contender->Connect());
@@ -91,7 +120,8 @@ absl::Status Run(const Settings& settings, const std::string& folder) {
       Measure(absl::StrCat("bulk: ", settings.mib, " MiB, ", settings.zero_percent, " % zeros"),
               "GiB/s", static_cast<double>(settings.mib) / 1024, settings.rounds, contenders,
               [](Contender& contender) { return contender.ReadAll(); }));
-  for (const int depth : {1, 8, 32}) {
+  for (const int depth : settings.depths) {
+    if (settings.pages == 0) break;
     std::mt19937_64 random(depth);
     const auto next = [&] { return random() % (sample.size / kPageBytes) * kPageBytes; };
     PEERCHUNK_ASSIGN_OR_RETURN(results.emplace_back(),
@@ -131,6 +161,12 @@ int main(int argc, char** argv) {
   app.add_option("--pages", settings.pages, "4 KiB reads per round")->capture_default_str();
   app.add_option("--zeros", settings.zero_percent, "share of zero blocks, in percent")
       ->check(CLI::Range(0, 100))
+      ->capture_default_str();
+  app.add_option("--depths", settings.depths, "how many page reads are under way at a time");
+  app.add_option("--contenders", settings.contenders,
+                 "only those whose names contain one of these");
+  app.add_option("--congestion-control", settings.congestion_control,
+                 "of TCP, for all contenders, in a network namespace of their own (as root)")
       ->capture_default_str();
   app.add_option("--json", settings.json_path, "also write the results here");
   app.add_option("--least-over-naive", settings.least_over_naive,
