@@ -13,7 +13,7 @@
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "peerchunk/v1/sandbox_service.grpc.pb.h"
-#include "tests/node/certificates.h"
+#include "tests/support/certificates.h"
 #include "tests/support/tool_fixture.h"
 
 namespace peerchunk {

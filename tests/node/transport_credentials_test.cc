@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
-#include "tests/node/certificates.h"
+#include "tests/support/certificates.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
 
