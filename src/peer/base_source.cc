@@ -6,27 +6,15 @@
 namespace peerchunk {
 namespace {
 
-BaseAdmission Refuse(absl::Status cause) {
+BaseAdmission Refuse(absl::Status cause, bool complete = false) {
   const BaseOutcome outcome = OutcomeOf(cause);
-  return {.outcome = outcome, .cause = std::move(cause)};
+  return {.outcome = outcome, .cause = std::move(cause), .complete = complete};
 }
 
 absl::StatusOr<ObjectStat> StatInBase(const SourceSet& sources, FileKind kind,
                                       const ReadOptions& options) {
   PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<Seekable> object, OpenInBase(sources, kind));
   return object->Stat(options);
-}
-
-// OK when metadata.json, written last of all, is in the base; NotFound when it is not.
-absl::Status FindComplete(const SourceSet& sources, const ReadOptions& options) {
-  if (sources.knowledge->complete_in_base()) return absl::OkStatus();
-  const auto marker = StatInBase(sources, FileKind::kMetadata, options);
-  if (absl::IsNotFound(marker.status())) {
-    return absl::NotFoundError("has no metadata.json: the build's upload is not complete");
-  }
-  PEERCHUNK_RETURN_IF_ERROR(marker);
-  sources.knowledge->MarkCompleteInBase();
-  return absl::OkStatus();
 }
 
 enum class Comparison : uint8_t { kEqual, kUnknown, kDiffers };
@@ -38,6 +26,17 @@ Comparison Compare(const DeclaredFile& declared, const ObjectStat& stat) {
 }
 
 }  // namespace
+
+absl::Status FindComplete(const SourceSet& sources, const ReadOptions& options) {
+  if (sources.knowledge->complete_in_base()) return absl::OkStatus();
+  const auto marker = StatInBase(sources, FileKind::kMetadata, options);
+  if (absl::IsNotFound(marker.status())) {
+    return absl::NotFoundError("has no metadata.json: the build's upload is not complete");
+  }
+  PEERCHUNK_RETURN_IF_ERROR(marker);
+  sources.knowledge->MarkCompleteInBase();
+  return absl::OkStatus();
+}
 
 BaseOutcome OutcomeOf(const absl::Status& status) {
   return absl::IsNotFound(status) ? BaseOutcome::kMissing : BaseOutcome::kFailed;
@@ -57,10 +56,10 @@ BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust
   }
   const std::optional<DeclaredFile> declared = knowledge.Declared(kind);
   const bool compare = declared && !knowledge.BaseFoundEqual(kind);
-  BaseAdmission admission;
+  BaseAdmission admission{.complete = knowledge.complete_in_base()};
   if (!want_stat && !compare) return admission;
   auto stat = StatInBase(sources, kind, options);
-  if (!stat.ok()) return Refuse(stat.status());
+  if (!stat.ok()) return Refuse(stat.status(), admission.complete);
   admission.stat = *std::move(stat);
   if (!compare) return admission;
 

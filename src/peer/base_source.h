@@ -14,6 +14,7 @@ struct BaseAdmission {
   // kUntried: admitted, read on. Otherwise `cause` says why not.
   BaseOutcome outcome = BaseOutcome::kUntried;
   absl::Status cause;
+  bool complete = false;           // metadata.json was found there before anything else was asked.
   std::optional<ObjectStat> stat;  // When it was asked for, or had to be looked at.
 };
 
@@ -22,6 +23,9 @@ struct BaseAdmission {
 // into quarantine. Blocking; any thread.
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options);
+
+// OK when metadata.json, written last of all, is in the base; NotFound when it is not. Blocking.
+absl::Status FindComplete(const SourceSet& sources, const ReadOptions& options);
 
 // The base's object for a file. Diffs and blobs alike: a blob may have to go on in its middle.
 absl::StatusOr<std::unique_ptr<Seekable>> OpenInBase(const SourceSet& sources, FileKind kind);

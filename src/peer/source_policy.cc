@@ -109,6 +109,11 @@ Choice ChooseNext(const SelectionView& view, absl::Time now) {
     return {.kind = view.base == BaseOutcome::kFailed ? Choice::Kind::kBaseError
                                                       : Choice::Kind::kNotFound};
   }
+  const bool somebody_may =
+      std::any_of(view.peers.begin(), view.peers.end(), [](const PeerView& peer) {
+        return peer.answer == PeerAnswer::kHas || peer.answer == PeerAnswer::kNotYet;
+      });
+  if (view.base == BaseOutcome::kAbsent && !somebody_may) return {.kind = Choice::Kind::kNotFound};
   Choice wait{.kind = Choice::Kind::kNextRound};
   // A hint holds the round back only when it is every peer's: others may be asked sooner.
   absl::Time earliest = absl::InfiniteFuture();

@@ -91,6 +91,7 @@ struct PeerView {
 enum class BaseOutcome : uint8_t {
   kUntried,
   kMissing,  // NotFound, or not a source now (BaseTrust), or the caller does not want it.
+  kAbsent,   // NotFound, although the upload is complete, of a file that no peer has declared.
   kFailed,   // Any other error.
 };
 

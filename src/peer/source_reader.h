@@ -118,6 +118,7 @@ class SourceReader {
   absl::Status OpenBaseWindow();
   absl::Status OnBaseEnd(const absl::Status& cause);
   ReadOptions BaseOptions(uint64_t bytes) const;
+  bool BuildLacksFile() const;
 
   // Hands out bytes that were checked, or finds that the whole is wrong.
   absl::StatusOr<MaybePiece> Accept(const Extent& extent, bool from_peer);
@@ -192,6 +193,10 @@ class SourceReader {
   uint32_t replaced_ = 0;
   uint32_t base_failures_ = 0;
   std::array<std::string_view, 1> base_piece_;
+  // Before this file was asked for there: it had metadata.json; a peer had called the build
+  // durable.
+  bool base_complete_ = false;
+  bool durable_before_base_ = false;
 };
 
 }  // namespace peerchunk

@@ -45,8 +45,10 @@ absl::Status SourceReader::StartBase() {
     at_ = At::kBase;
     return absl::OkStatus();
   }
+  durable_before_base_ = knowledge().durable();
   const BaseAdmission admission =
       AdmitBase(*sources_, plan_.kind, Trust(), want_stat, BaseOptions(0));
+  base_complete_ = admission.complete;
   if (admission.outcome != BaseOutcome::kUntried) return OnBaseEnd(admission.cause);
   if (admission.stat) PEERCHUNK_RETURN_IF_ERROR(TakeStat(*admission.stat));
   at_ = At::kBase;
@@ -138,6 +140,12 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() 
   return Accept({.offset = reached_, .length = *read, .pieces = base_piece_}, /*from_peer=*/false);
 }
 
+// Of a file that the base was found not to have. Only what was there before that look counts.
+bool SourceReader::BuildLacksFile() const {
+  if (plan_.kind == FileKind::kMetadata || knowledge().Declared(plan_.kind)) return false;
+  return base_complete_ || (durable_before_base_ && FindComplete(*sources_, BaseOptions(0)).ok());
+}
+
 absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
   base_reader_.reset();
   at_ = At::kNowhere;
@@ -161,13 +169,14 @@ absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
     if (++replaced_ <= kMostReplaced) return absl::OkStatus();
   }
   base_ = OutcomeOf(cause);
+  if (base_ == BaseOutcome::kMissing && BuildLacksFile()) base_ = BaseOutcome::kAbsent;
   ++base_failures_;
   const absl::Time now = Now();
-  if (base_ == BaseOutcome::kMissing) knowledge().NoteBaseMissing(plan_.kind, now);
+  const bool missing = base_ == BaseOutcome::kMissing || base_ == BaseOutcome::kAbsent;
+  if (missing) knowledge().NoteBaseMissing(plan_.kind, now);
   RestartIfWhole();
   if (!PeersLeft()) return absl::OkStatus();
   const ReadCounters& counters = sources_->counters();
-  const bool missing = base_ == BaseOutcome::kMissing;
   Counter& counter = missing                           ? counters.base_missing
                      : absl::IsDeadlineExceeded(cause) ? counters.base_stalled
                                                        : counters.base_failed;

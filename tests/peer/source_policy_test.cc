@@ -188,6 +188,26 @@ TEST(ChooseNextTest, NotFoundOnlyWhenEveryNamedSourceHasNot) {
   });
 }
 
+TEST(ChooseNextTest, FileThatACompleteUploadLacksIsNotWaitedFor) {
+  CheckRows({
+      {"the peers are asked first",
+       {.base = BaseOutcome::kAbsent, .peers = {Demoted()}},
+       Kind::kPeer,
+       0},
+      {"unreachable",
+       {.base = BaseOutcome::kAbsent,
+        .peers = {Tried(PeerAnswer::kUnreachable), Tried(PeerAnswer::kHasNot)}},
+       Kind::kNotFound},
+      {"a peer has it",
+       {.base = BaseOutcome::kAbsent,
+        .peers = {Tried(PeerAnswer::kUnreachable), Tried(PeerAnswer::kHas)}},
+       Kind::kNextRound},
+      {"a peer will have it",
+       {.base = BaseOutcome::kAbsent, .peers = {Tried(PeerAnswer::kNotYet)}},
+       Kind::kNextRound},
+  });
+}
+
 TEST(ChooseNextTest, HintHoldsOnlyItsPeerBack) {
   const PeerView hinted = {.answer = PeerAnswer::kNotYet,
                            .not_before = kNow + absl::Milliseconds(300)};

@@ -362,6 +362,31 @@ TEST_F(SourceReaderTest, DeadSourceThatComesBackIsUsedAgain) {
   EXPECT_LT(took, absl::Seconds(23));
 }
 
+// A filesystem-only build whose source died: what it does not have is not waited for.
+TEST_F(SourceReaderTest, FileThatACompleteUploadLacksIsNotFoundWithoutItsSource) {
+  Serve(kDiff, bytes_);
+  A().Kill();
+  world_.Seed(FileKind::kMetadata, "{}");
+  absl::Duration took;
+  const absl::Status status = GoFail(Within(absl::Seconds(60)), &took);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_LE(took, absl::Seconds(2));
+}
+
+TEST_F(SourceReaderTest, FileThatADurableBuildLacksIsNotFoundWithoutItsSource) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  GoRead(bytes_);  // It says so here.
+  A().Kill();
+  Go([&] {
+    const absl::Time begun = sim_.Now();
+    const auto read = ReadBlob(*provider_, FileKind::kSnapfile, Within(absl::Seconds(60)));
+    EXPECT_EQ(CodeOf(read), absl::StatusCode::kNotFound) << read.status();
+    EXPECT_LE(sim_.Now() - begun, absl::Seconds(2));
+  });
+}
+
 TEST_F(SourceReaderTest, NotYetEndsUnavailableAndNamesBothCauses) {
   Serve(kDiff, bytes_);
   A().Kill();
