@@ -5,10 +5,10 @@
 #include <optional>
 #include <utility>
 
-#include <absl/container/flat_hash_map.h>
-
 #include "base/logging.h"
 #include "build/block_bitmap.h"
+#include "build/fetch_table.h"
+#include "build/read_ahead.h"
 #include "build/task_group.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/base/range.h"
@@ -20,7 +20,11 @@ namespace {
 // A bit per block is held in memory for a size that a peer declared: 256 MiB of bits at most.
 constexpr uint64_t kMaxFileBytes = 8192 * kGiB;
 // How many chunks one read has fetched side by side.
-constexpr uint64_t kChunksAhead = 8;
+constexpr uint64_t kChunksAtOnce = 8;
+// What is left of a chunk beside a reader's own bytes and not more than this comes with them.
+constexpr uint64_t kSmallRestBlocks = 8;
+// One request for bytes read ahead is a part of all that is ahead, and not more than a message.
+constexpr uint64_t kMaxAheadRequestBytes = kMiB;
 // After the disk was found full, reads are passed through this long before the next try.
 constexpr absl::Duration kDiskFullPause = absl::Seconds(1);
 
@@ -36,6 +40,12 @@ struct Counters {
     passed_for_disk = &PassedThrough(*metrics, "disk_full");
     passed_for_source = &PassedThrough(*metrics, "one_source");
     passed_for_bad_disk = &PassedThrough(*metrics, "disk_error");
+    ahead_asked = &ReadAheadBytes(*metrics, "asked");
+    ahead_used = &ReadAheadBytes(*metrics, "used");
+    ahead_unused = &ReadAheadBytes(*metrics, "unused");
+  }
+  static Counter& ReadAheadBytes(Metrics& metrics, const char* outcome) {
+    return metrics.counter("peerchunk_read_ahead_bytes_total", {{"outcome", outcome}});
   }
   static Counter& PassedThrough(Metrics& metrics, const char* reason) {
     return metrics.counter("peerchunk_passed_through_reads_total", {{"reason", reason}});
@@ -48,21 +58,17 @@ struct Counters {
   Counter* passed_for_disk = &unused;
   Counter* passed_for_source = &unused;
   Counter* passed_for_bad_disk = &unused;
+  Counter* ahead_asked = &unused;
+  Counter* ahead_used = &unused;
+  Counter* ahead_unused = &unused;  // Known when the file is closed.
 };
 
-// One transfer of one chunk. Guarded by the cache's mutex.
-struct Fetch {
-  uint64_t chunk = 0;
-  bool relayed = false;
-  uint32_t relays_left = 0;
-  Priority priority = Priority::kPrefetch;
-  TaskGroup::TaskId task = 0;
-  bool begun = false;
-  bool done = false;
-  bool uncached = false;  // When done: the disk has no room; the rest is to be passed through.
-  absl::Status status;
-  CondVar changed;  // Blocks came, or done.
-};
+// `own`, and with it what is left of `all` on either side if that is little.
+BlockRange WithSmallRest(BlockRange own, BlockRange all) {
+  if (own.begin - all.begin <= kSmallRestBlocks) own.begin = all.begin;
+  if (all.end - own.end <= kSmallRestBlocks) own.end = all.end;
+  return own;
+}
 
 class DiskChunkCache final : public ChunkCache {
  public:
@@ -77,7 +83,15 @@ class DiskChunkCache final : public ChunkCache {
         upstream_(std::move(upstream)),
         counters_(options_.metrics),
         present_(CeilDiv(size, kPageBytes)),
+        read_ahead_({.file_bytes = size,
+                     .chunk_bytes = options_.chunk_bytes,
+                     .max_window_bytes = options_.max_read_ahead_bytes}),
         tasks_(options_.executor) {}
+  ~DiskChunkCache() override {
+    const ReadAhead::Totals totals = read_ahead_.totals();
+    counters_.ahead_used->Add(totals.used);
+    counters_.ahead_unused->Add(totals.asked - totals.used);
+  }
 
   const BuildFileId& id() const override { return id_; }
   uint64_t size() const override { return size_; }
@@ -91,28 +105,60 @@ class DiskChunkCache final : public ChunkCache {
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
+  absl::Status Prefetch(ByteRange range, const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
 
  private:
-  ByteRange ChunkRange(uint64_t chunk) const {
-    const uint64_t offset = chunk * options_.chunk_bytes;
-    return {offset, std::min(options_.chunk_bytes, size_ - offset)};
+  // What a new fetch is like.
+  struct Purpose {
+    Priority priority = Priority::kPrefetch;
+    bool speculative = false;
+    bool relayed = false;
+    uint32_t relays_left = 1;
+    // Leave out what a relayed fetch brings, too.
+    bool besides_relayed = true;
+  };
+
+  BlockRange BlocksOf(ByteRange range) const {
+    return {range.offset / kPageBytes, CeilDiv(range.end(), kPageBytes)};
+  }
+  BlockRange ChunkAround(uint64_t block) const {
+    const uint64_t blocks = options_.chunk_bytes / kPageBytes;
+    const uint64_t begin = block / blocks * blocks;
+    return {begin, std::min(begin + blocks, present_.blocks())};
   }
   std::string Context(ByteRange range) const {
     return absl::StrCat("read ", id_.ObjectPath(), " [", range.offset, ", +", range.length, ")");
   }
 
   absl::StatusOr<size_t> PassThrough(ByteRange range, char* out, const ReadOptions& options);
+  void ReadAheadOf(ByteRange read);
   // Waits until the block at range.offset is here, or says what to do instead. Has the chunks of
-  // `range` fetched, as far as kChunksAhead.
+  // `range` fetched, as far as kChunksAtOnce.
   absl::StatusOr<Next> AwaitBlock(ByteRange range, const ReadOptions& options);
-  std::shared_ptr<Fetch> JoinAll(ByteRange range, bool join_relayed, const ReadOptions& options)
-      PEERCHUNK_REQUIRES(mutex_);
-  std::shared_ptr<Fetch> Join(uint64_t chunk, bool join_relayed, const ReadOptions& options)
-      PEERCHUNK_REQUIRES(mutex_);
 
-  void RunFetch(const std::shared_ptr<Fetch>& fetch);
-  absl::Status Transfer(Fetch& fetch, Priority priority, bool& uncached);
+  bool DiskIsFull() const PEERCHUNK_REQUIRES(mutex_) {
+    return !file_.is_open() || options_.clock->Now() < disk_full_until_;
+  }
+  // The fetch that brings `block`, or null.
+  std::shared_ptr<Fetch> Bringing(uint64_t block, const Purpose& purpose) const
+      PEERCHUNK_REQUIRES(mutex_);
+  // The run around `block`, within `limits`, of what is missing and is not being brought.
+  BlockRange MissingAround(uint64_t block, BlockRange limits, const Purpose& purpose) const
+      PEERCHUNK_REQUIRES(mutex_);
+  // Sees to it that all of `wanted`, which lies in one chunk, is brought.
+  void Want(BlockRange wanted, const Purpose& purpose) PEERCHUNK_REQUIRES(mutex_);
+  // Has `wanted` brought before the rest of what a fetch that waits its turn was to bring.
+  void Hurry(const std::shared_ptr<Fetch>& fetch, BlockRange wanted, const Purpose& purpose)
+      PEERCHUNK_REQUIRES(mutex_);
+  void StartMissing(BlockRange blocks, uint64_t most_blocks, const Purpose& purpose)
+      PEERCHUNK_REQUIRES(mutex_);
+  void Start(BlockRange blocks, const Purpose& purpose) PEERCHUNK_REQUIRES(mutex_);
+  std::shared_ptr<Fetch> Add(BlockRange blocks, const Purpose& purpose) PEERCHUNK_REQUIRES(mutex_);
+
+  absl::Status RunFetch(const std::shared_ptr<Fetch>& fetch, const std::stop_token& cancellation);
+  absl::Status Transfer(Fetch& fetch, Priority priority, const std::stop_token& cancellation,
+                        bool& uncached);
   void Publish(Fetch& fetch, uint64_t begin, uint64_t end);
 
   const BuildFileId id_;
@@ -126,11 +172,11 @@ class DiskChunkCache final : public ChunkCache {
   BlockBitmap present_;
   std::atomic<uint64_t> present_blocks_{0};
   std::atomic<uint64_t> allocated_bytes_{0};
+  ReadAhead read_ahead_;
 
   Mutex mutex_;
-  // By chunk and whether relayed.
-  absl::flat_hash_map<std::pair<uint64_t, bool>, std::shared_ptr<Fetch>> fetches_
-      PEERCHUNK_GUARDED_BY(mutex_);
+  FetchTable fetches_ PEERCHUNK_GUARDED_BY(mutex_);          // For readers here.
+  FetchTable relayed_fetches_ PEERCHUNK_GUARDED_BY(mutex_);  // For other nodes.
   absl::Time disk_full_until_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   TaskGroup tasks_;  // Last: its tasks use all of the above.
@@ -142,6 +188,10 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
   if (!range) {
     return absl::OutOfRangeError(
         absl::StrCat(Context({offset, out.size()}), ": the file has ", size_, " bytes"));
+  }
+  if (options.priority == Priority::kDemand && !options.relayed && options.relays_left > 0 &&
+      options.sources == SourcePolicy::kPeerAndBase) {
+    ReadAheadOf(*range);
   }
   uint64_t at = range->offset;
   while (at < range->end()) {
@@ -211,15 +261,64 @@ absl::StatusOr<size_t> DiskChunkCache::PassThrough(ByteRange range, char* out,
   return got;
 }
 
-absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptions& options) {
-  const uint64_t block = range.offset / kPageBytes;
-  for (bool join_relayed = !options.relayed;; join_relayed = false) {
+void DiskChunkCache::ReadAheadOf(ByteRange read) {
+  const bool missed = PresentBytes(read.offset, read.length) < read.length;
+  const ByteRange ahead = read_ahead_.OnRead(read, missed);
+  if (ahead.empty()) return;
+  counters_.ahead_asked->Add(ahead.length);
+  const uint64_t request = std::max(std::min(ahead.length / 4, kMaxAheadRequestBytes) /
+                                        options_.chunk_bytes * options_.chunk_bytes,
+                                    options_.chunk_bytes);
+  const MutexLock lock(mutex_);
+  if (DiskIsFull()) return;
+  StartMissing(BlocksOf(ahead), request / kPageBytes, {.speculative = true});
+}
+
+absl::Status DiskChunkCache::Prefetch(ByteRange range, const ReadOptions& options) {
+  const std::optional<ByteRange> clipped = ByteRange::Clip(range.offset, range.length, size_);
+  if (!clipped || clipped->empty()) return absl::OkStatus();
+  const BlockRange wanted = BlocksOf(*clipped);
+  const Purpose purpose{.priority = options.priority, .speculative = true};
+  const BlockRange chunks{ChunkAround(wanted.begin).begin, ChunkAround(wanted.end - 1).end};
+  for (uint64_t at = chunks.begin; at < chunks.end;) {
     std::shared_ptr<Fetch> fetch;
     {
       const MutexLock lock(mutex_);
-      if (present_.IsSet(block)) return Next::kReadCache;
-      fetch = JoinAll(range, join_relayed, options);
-      if (fetch == nullptr) return Next::kPassThrough;
+      at = present_.FindUnset(at, chunks.end);
+      if (at == chunks.end) break;
+      if (DiskIsFull()) return absl::ResourceExhaustedError("the disk is full");
+      if (const auto other = Bringing(at, purpose)) {
+        at = other->blocks.end;
+        continue;
+      }
+      fetch = Add(MissingAround(at, ChunkAround(at), purpose), purpose);
+      at = fetch->blocks.end;
+    }
+    PEERCHUNK_RETURN_IF_ERROR(RunFetch(fetch, options.cancellation));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptions& options) {
+  const BlockRange wanted = BlocksOf(range);
+  Purpose purpose{.priority = options.priority,
+                  .relayed = options.relayed,
+                  .relays_left = options.relayed ? options.relays_left - 1 : options.relays_left,
+                  .besides_relayed = !options.relayed};
+  while (true) {
+    std::shared_ptr<Fetch> fetch;
+    {
+      const MutexLock lock(mutex_);
+      if (present_.IsSet(wanted.begin)) return Next::kReadCache;
+      if (DiskIsFull()) return Next::kPassThrough;
+      uint64_t at = wanted.begin;
+      for (uint64_t chunks = 0; at < wanted.end && chunks < kChunksAtOnce; ++chunks) {
+        const uint64_t end = std::min(wanted.end, ChunkAround(at).end);
+        Want({at, end}, purpose);
+        at = end;
+      }
+      fetch = Bringing(wanted.begin, purpose);
+      if (fetch == nullptr) continue;  // It has come meanwhile.
     }
     // Made and destroyed without the lock, which its callback takes.
     const std::stop_callback wake(options.cancellation, [&] {
@@ -227,7 +326,7 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
       fetch->changed.NotifyAll();
     });
     MutexLock lock(mutex_);
-    while (!present_.IsSet(block) && !fetch->done) {
+    while (!present_.IsSet(wanted.begin) && !fetch->done && fetch->blocks.Contains(wanted.begin)) {
       if (options.cancellation.stop_requested()) return absl::CancelledError(Context(range));
       if (options_.clock->Now() >= options.deadline) {
         return absl::DeadlineExceededError(
@@ -235,61 +334,140 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
       }
       options_.clock->WaitUntil(fetch->changed, mutex_, options.deadline);
     }
-    if (present_.IsSet(block)) return Next::kReadCache;
+    if (present_.IsSet(wanted.begin)) return Next::kReadCache;
+    if (!fetch->done) continue;  // Another fetch brings it now.
+    // One of its own may have the room or the luck that a guess had not.
+    if (fetch->speculative) continue;
     if (fetch->uncached) return Next::kPassThrough;
     // A local reader is allowed more than a relayed fetch was: its own may succeed.
-    if (fetch->relayed && !options.relayed) continue;
+    if (fetch->relayed && !options.relayed) {
+      purpose.besides_relayed = false;
+      continue;
+    }
     return Annotate(fetch->status, Context(range));
   }
 }
 
-std::shared_ptr<Fetch> DiskChunkCache::JoinAll(ByteRange range, bool join_relayed,
-                                               const ReadOptions& options) {
-  if (!file_.is_open() || options_.clock->Now() < disk_full_until_) return nullptr;
-  const uint64_t first = range.offset / options_.chunk_bytes;
-  const uint64_t last =
-      std::min((range.end() - 1) / options_.chunk_bytes, first + kChunksAhead - 1);
-  std::shared_ptr<Fetch> of_first = Join(first, join_relayed, options);
-  for (uint64_t chunk = first + 1; chunk <= last; ++chunk) {
-    const ByteRange whole = ChunkRange(chunk);
-    const uint64_t begin = whole.offset / kPageBytes;
-    const uint64_t end = CeilDiv(std::min(whole.end(), range.end()), kPageBytes);
-    if (present_.FindUnset(begin, end) < end) Join(chunk, join_relayed, options);
-  }
-  return of_first;
+std::shared_ptr<Fetch> DiskChunkCache::Bringing(uint64_t block, const Purpose& purpose) const {
+  if (purpose.relayed) return relayed_fetches_.Find(block);
+  std::shared_ptr<Fetch> found = fetches_.Find(block);
+  if (found == nullptr && purpose.besides_relayed) found = relayed_fetches_.Find(block);
+  return found;
 }
 
-std::shared_ptr<Fetch> DiskChunkCache::Join(uint64_t chunk, bool join_relayed,
-                                            const ReadOptions& options) {
-  auto found = fetches_.find({chunk, options.relayed});
-  if (found == fetches_.end() && join_relayed) found = fetches_.find({chunk, true});
-  if (found != fetches_.end()) {
-    Fetch& fetch = *found->second;
-    if (options.priority < fetch.priority) {
-      fetch.priority = options.priority;
-      if (!fetch.begun) tasks_.Raise(fetch.task, fetch.priority);
-    }
-    return found->second;
+BlockRange DiskChunkCache::MissingAround(uint64_t block, BlockRange limits,
+                                         const Purpose& purpose) const {
+  if (!purpose.relayed) limits = fetches_.FreeAround(block, limits);
+  if (purpose.relayed || purpose.besides_relayed) {
+    limits = relayed_fetches_.FreeAround(block, limits);
   }
+  uint64_t begin = block;
+  while (begin > limits.begin && !present_.IsSet(begin - 1)) --begin;
+  return {begin, present_.FindSet(block, limits.end)};
+}
+
+void DiskChunkCache::Want(BlockRange wanted, const Purpose& purpose) {
+  const BlockRange chunk = ChunkAround(wanted.begin);
+  bool started = false;
+  uint64_t at = present_.FindUnset(wanted.begin, wanted.end);
+  while (at < wanted.end) {
+    if (const std::shared_ptr<Fetch> fetch = Bringing(at, purpose)) {
+      const BlockRange both{at, std::min(wanted.end, fetch->blocks.end)};
+      Hurry(fetch, both, purpose);
+      at = both.end;
+    } else {
+      const BlockRange missing = MissingAround(at, chunk, purpose);
+      BlockRange own = missing;
+      if (purpose.priority == Priority::kDemand) {
+        own = WithSmallRest({at, std::min(wanted.end, missing.end)}, missing);
+      }
+      Start(own, purpose);
+      started = true;
+      at = own.end;
+    }
+    at = present_.FindUnset(std::min(at, wanted.end), wanted.end);
+  }
+  if (!started) return;
+  Purpose rest = purpose;
+  rest.priority = Priority::kPrefetch;
+  StartMissing({wanted.begin, chunk.end}, present_.blocks(), rest);
+  StartMissing({chunk.begin, wanted.begin}, present_.blocks(), rest);
+}
+
+void DiskChunkCache::Hurry(const std::shared_ptr<Fetch>& fetch, BlockRange wanted,
+                           const Purpose& purpose) {
+  if (fetch->begun || fetch->priority <= purpose.priority) return;
+  const BlockRange all = fetch->blocks;
+  const BlockRange own = WithSmallRest(wanted, all);
+  if (own == all) {
+    fetch->priority = purpose.priority;
+    fetch->speculative = false;
+    tasks_.Raise(fetch->task, fetch->priority);
+    return;
+  }
+  const Purpose rest{.priority = fetch->priority,
+                     .speculative = fetch->speculative,
+                     .relayed = fetch->relayed,
+                     .relays_left = fetch->relays_left};
+  FetchTable& table = fetch->relayed ? relayed_fetches_ : fetches_;
+  table.Remove(*fetch);
+  const BlockRange before{all.begin, own.begin};
+  const BlockRange after{own.end, all.end};
+  fetch->blocks = after.empty() ? before : after;
+  table.Add(fetch);
+  if (!before.empty() && !after.empty()) Start(before, rest);
+  Purpose first = rest;
+  first.priority = purpose.priority;
+  first.speculative = false;
+  Start(own, first);
+  fetch->changed.NotifyAll();
+}
+
+void DiskChunkCache::StartMissing(BlockRange blocks, uint64_t most_blocks, const Purpose& purpose) {
+  for (uint64_t at = blocks.begin; (at = present_.FindUnset(at, blocks.end)) < blocks.end;) {
+    if (const std::shared_ptr<Fetch> fetch = Bringing(at, purpose)) {
+      at = fetch->blocks.end;
+      continue;
+    }
+    const BlockRange missing = MissingAround(at, {at, blocks.end}, purpose);
+    const BlockRange part{at, std::min(missing.end, at + most_blocks)};
+    Start(part, purpose);
+    at = part.end;
+  }
+}
+
+void DiskChunkCache::Start(BlockRange blocks, const Purpose& purpose) {
+  const std::shared_ptr<Fetch> fetch = Add(blocks, purpose);
+  fetch->begun = false;
+  fetch->task =
+      tasks_.Run(fetch->priority, [this, fetch] { RunFetch(fetch, tasks_.stop()).IgnoreError(); });
+}
+
+// For whoever runs it at once.
+std::shared_ptr<Fetch> DiskChunkCache::Add(BlockRange blocks, const Purpose& purpose) {
   auto fetch = std::make_shared<Fetch>();
-  fetch->chunk = chunk;
-  fetch->relayed = options.relayed;
-  fetch->relays_left = options.relayed ? options.relays_left - 1 : options.relays_left;
-  fetch->priority = options.priority;
-  fetch->task = tasks_.Run(fetch->priority, [this, fetch] { RunFetch(fetch); });
-  fetches_.emplace(std::pair(chunk, options.relayed), fetch);
+  fetch->blocks = blocks;
+  fetch->relayed = purpose.relayed;
+  fetch->relays_left = purpose.relays_left;
+  fetch->priority = purpose.priority;
+  fetch->speculative = purpose.speculative;
+  fetch->begun = true;
+  (fetch->relayed ? relayed_fetches_ : fetches_).Add(fetch);
   return fetch;
 }
 
-void DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch) {
+absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
+                                      const std::stop_token& cancellation) {
   Priority priority;
+  bool uncached;
   {
     const MutexLock lock(mutex_);
     fetch->begun = true;
     priority = fetch->priority;
+    uncached = DiskIsFull();
   }
-  bool uncached = false;
-  absl::Status status = Transfer(*fetch, priority, uncached);
+  absl::Status status = uncached ? absl::ResourceExhaustedError("the disk is full")
+                                 : Transfer(*fetch, priority, cancellation, uncached);
   (status.ok() ? counters_.fetches : uncached ? counters_.uncached : counters_.failures)->Add();
   // The deadline and the cancellation were the fetch's, not those of the readers who get this.
   if (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) {
@@ -299,31 +477,34 @@ void DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch) {
     allocated_bytes_.store(*allocated, std::memory_order_relaxed);
   }
   const MutexLock lock(mutex_);
-  if (uncached) disk_full_until_ = options_.clock->Now() + kDiskFullPause;
-  fetches_.erase({fetch->chunk, fetch->relayed});
+  // Room that is not to spare for a guess may be had for a reader.
+  if (uncached && !fetch->speculative) disk_full_until_ = options_.clock->Now() + kDiskFullPause;
+  (fetch->relayed ? relayed_fetches_ : fetches_).Remove(*fetch);
   fetch->done = true;
   fetch->uncached = uncached;
-  fetch->status = std::move(status);
+  fetch->status = status;
   fetch->changed.NotifyAll();
+  return status;
 }
 
-absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority, bool& uncached) {
-  const ByteRange chunk = ChunkRange(fetch.chunk);
-  const uint64_t first_block = chunk.offset / kPageBytes;
-  uint64_t end_block = CeilDiv(chunk.end(), kPageBytes);
-  const uint64_t missing = present_.FindUnset(first_block, end_block);
+absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
+                                      const std::stop_token& cancellation, bool& uncached) {
+  uint64_t end_block = fetch.blocks.end;
+  const uint64_t missing = present_.FindUnset(fetch.blocks.begin, end_block);
   if (missing == end_block) return absl::OkStatus();
   while (present_.IsSet(end_block - 1)) --end_block;
-  const uint64_t end = std::min(chunk.end(), end_block * kPageBytes);
+  const uint64_t end = std::min(size_, end_block * kPageBytes);
   uint64_t at = missing * kPageBytes;
 
-  if (options_.admit && !options_.admit(end - at)) {
+  const auto& admit =
+      fetch.speculative && options_.admit_ahead ? options_.admit_ahead : options_.admit;
+  if (admit && !admit(end - at)) {
     uncached = true;
     return absl::ResourceExhaustedError("the cache's disk budget is used up");
   }
   ReadOptions options;
   options.deadline = options_.clock->Now() + options_.fetch_timeout;
-  options.cancellation = tasks_.stop();
+  options.cancellation = cancellation;
   options.priority = priority;
   options.relays_left = fetch.relays_left;
   PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<RangeReader> reader,

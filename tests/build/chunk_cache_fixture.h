@@ -72,7 +72,7 @@ class RecordingSeekable final : public Seekable {
 // A chunk cache over storage in memory that can be made to fail, on a virtual clock.
 class ChunkCacheTest : public testing::Test {
  protected:
-  static constexpr uint64_t kChunk = 64 * 1024;
+  static constexpr uint64_t kChunk = 256 * 1024;
   static constexpr uint64_t kPage = 4096;
 
   ChunkCacheTest() {

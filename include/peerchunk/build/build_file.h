@@ -8,6 +8,7 @@
 
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/file_kind.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/storage/storage.h"
 
 namespace peerchunk {
@@ -41,6 +42,13 @@ class BuildFile {
     const absl::StatusOr<size_t> length = ReadAt(offset, out, options);
     if (!length.ok()) return length.status();
     return ReadToSend{.length = *length, .crc32c = std::nullopt};
+  }
+
+  // Brings the chunks that `range` touches here, as far as they are missing and nobody brings them
+  // already, on the caller's thread. For bytes that nobody has asked for yet: ResourceExhausted
+  // when the disk has no room to spare for them.
+  virtual absl::Status Prefetch(ByteRange /*range*/, const ReadOptions& /*options*/) {
+    return absl::OkStatus();
   }
 
   // How many bytes from `offset` on, at most `limit`, can be read without asking any other node or

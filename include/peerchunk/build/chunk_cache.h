@@ -8,6 +8,7 @@
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/metrics.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/build/build_file.h"
 
 namespace peerchunk {
@@ -24,14 +25,20 @@ struct ChunkCacheOptions {
   // Asked before each fetch, on the executor: is there room on the disk for so many bytes more?
   // False: the read is passed through. Empty: always.
   std::function<bool(uint64_t bytes)> admit;
+  // The same for bytes that nobody has asked for, which nothing else should have to leave for.
+  std::function<bool(uint64_t bytes)> admit_ahead;
+  // How far one sequence of demand reads is read ahead of, at most; less than a chunk: not at all.
+  uint64_t max_read_ahead_bytes = 8 * kMiB;
 };
 
 // A diff filled on demand: a sparse local file and a presence bit per 4 KiB block, set only after
-// the block was checked and written. One fetch per missing chunk however many readers wait, at the
-// highest priority among them; each reader is woken as its own bytes arrive. What cannot be cached
-// for lack of disk is passed through, so a guest's read never fails for that. A failed fetch is not
-// remembered. Owned by shared_ptr pins; thread-safe. The destructor cancels and joins its fetches,
-// so the last pin is not dropped by a fetch.
+// the block was checked and written. No byte is fetched twice however many readers wait: a demand
+// read fetches its own bytes by themselves and the rest of their chunk at prefetch priority; who
+// asks for bytes on their way waits for those, which are fetched at the highest priority among
+// their readers. Sequences of demand reads are read ahead of. What cannot be cached for lack of
+// disk is passed through, so a guest's read never fails for that. A failed fetch is not remembered.
+// What is present is read without a lock. Owned by shared_ptr pins; thread-safe. The destructor
+// cancels and joins its fetches, so the last pin is not dropped by a fetch.
 //
 // Reads with ReadOptions::relays_left 0 get what is present and Unavailable for the rest: they
 // start no fetch and join none. Relayed reads share fetches among themselves only, and those carry
