@@ -28,6 +28,7 @@ class ChildProcess {
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
+  pid_t pid() const { return pid_; }
   void Signal(int signal) const;
   // Waits for a line of stdout that begins with `prefix`, and returns the rest of it.
   std::string WaitForLine(const std::string& prefix);

@@ -1,0 +1,132 @@
+// A source process that is killed, stopped or cut off from a reader, at a byte of its answer that
+// is counted on the wire.
+#include <thread>
+
+#include "tests/faults/fault_fixture.h"
+#include "tests/support/fault_proxy.h"
+
+namespace peerchunk::test {
+namespace {
+
+class SourceDiesTest : public FaultsTest, public testing::WithParamInterface<int> {
+ protected:
+  // Reads through a proxy; once this test's percentage of the file has passed it, `what` happens
+  // to the source, and only then more passes.
+  ReadOutcome ReadWhile(const FaultReader& reader, FaultProxy& proxy,
+                        const std::function<void()>& what) {
+    reader.Greet();
+    if (GetParam() == 0) {
+      what();
+      return reader.Read();
+    }
+    proxy.HoldAfter(FileSize() * static_cast<uint64_t>(GetParam()) / 100);
+    std::thread fate([&] {
+      proxy.AwaitHeld();
+      what();
+      proxy.Release();
+    });
+    const ReadOutcome outcome = reader.Read();
+    fate.join();
+    return outcome;
+  }
+  std::string Name(const std::string& what) const {
+    return what + "_at_" + std::to_string(GetParam());
+  }
+  // The peer gave what was counted: less at most one message, which was cut, more at most what the
+  // kernel held.
+  void ExpectShare(const ReadOutcome& outcome) const {
+    const uint64_t counted = FileSize() * static_cast<uint64_t>(GetParam()) / 100;
+    EXPECT_GE(outcome.bytes.peer + kMiB + kMiB / 8, counted);
+    EXPECT_LT(outcome.bytes.peer, FileSize());
+    EXPECT_LE(outcome.bytes.peer, counted + kMiB + kMiB / 4);
+  }
+};
+
+TEST_P(SourceDiesTest, SigkillCostsNoByte) {
+  const auto source = StartSource();
+  FaultProxy proxy(source->address());
+  const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(PatientBudgets()));
+  const ReadOutcome outcome = ReadWhile(reader, proxy, [&] {
+    source->process().Signal(SIGKILL);
+    source->process().Wait();
+  });
+  ExpectWhole(outcome, Name("sigkill"));
+  ExpectShare(outcome);
+  EXPECT_EQ(reader.Fallbacks("unreachable") + reader.Fallbacks("hedge_won"), 1u);
+}
+
+TEST_P(SourceDiesTest, SigstopCostsNoByteAndEndsWithTheStallBudget) {
+  const auto source = StartSource();
+  FaultProxy proxy(source->address());
+  const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(ShortBudgets()));
+  const ReadOutcome outcome = ReadWhile(reader, proxy, [&] { source->process().Signal(SIGSTOP); });
+  ExpectWhole(outcome, Name("sigstop"));
+  ExpectShare(outcome);
+  if (outcome.bytes.peer == 0) {  // Not a message came: the base is asked beside it.
+    EXPECT_EQ(reader.Hedges("won"), 1u);
+    EXPECT_EQ(reader.Fallbacks("hedge_won"), 1u);
+  } else {
+    EXPECT_EQ(reader.Fallbacks("stall"), 1u);
+    EXPECT_EQ(reader.metrics.CounterValue("peerchunk_stalls_total"), 1u);
+  }
+}
+
+TEST_P(SourceDiesTest, StoppedSourceThatGoesOnIsUsedAgain) {
+  const auto source = StartSource();
+  FaultProxy proxy(source->address());
+  PeerBudgets budgets = ShortBudgets();
+  budgets.breaker_failures = 1;
+  budgets.breaker_open = absl::ZeroDuration();  // The next read is the probe.
+  FaultReader::Options options = ReaderOptions(budgets);
+  options.hedges = false;
+  const FaultReader reader(Build(), {proxy.address()}, options);
+  ExpectWhole(ReadWhile(reader, proxy, [&] { source->process().Signal(SIGSTOP); }),
+              Name("stopped"));
+  EXPECT_EQ(reader.Breaker("open"), 1u);
+  source->process().Signal(SIGCONT);
+  // A daemon that was stopped answers again, and bytes of a real read close its breaker.
+  ReadOutcome again;
+  do {
+    again = reader.Read();
+    EXPECT_TRUE(again.identical) << again.status;
+  } while (again.bytes.peer < FileSize());
+  EXPECT_EQ(reader.Breaker("closed"), 1u);
+}
+
+TEST_P(SourceDiesTest, ConnectionCutGoesOnFromTheBase) {
+  const auto source = StartSource();
+  FaultProxy proxy(source->address());
+  const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(PatientBudgets()));
+  const ReadOutcome outcome = ReadWhile(reader, proxy, [&] { proxy.Cut(); });
+  ExpectWhole(outcome, Name("cut"));
+  // Cut before the read began, the connection is made again.
+  if (GetParam() > 0) {
+    EXPECT_EQ(reader.Fallbacks("unreachable"), 1u);
+  }
+  // The source lives, and is used again once gRPC has dialled it again.
+  ReadOutcome next;
+  do {
+    next = reader.Read();
+    EXPECT_TRUE(next.identical) << next.status;
+  } while (next.bytes.peer < FileSize());
+}
+
+TEST_P(SourceDiesTest, SigkillWhileTheBaseIsSlowTakesTheBasesTime) {
+  const auto source = StartSource();
+  FaultProxy proxy(source->address());
+  FaultReader::Options options = ReaderOptions(PatientBudgets());
+  options.base_bytes_per_second = 64 * kMiB;
+  const FaultReader reader(Build(), {proxy.address()}, options);
+  const ReadOutcome outcome = ReadWhile(reader, proxy, [&] {
+    source->process().Signal(SIGKILL);
+    source->process().Wait();
+  });
+  ExpectWhole(outcome, Name("sigkill_slow_base"));
+  ExpectShare(outcome);
+}
+
+INSTANTIATE_TEST_SUITE_P(AtPercent, SourceDiesTest, testing::Values(0, 1, 50, 99),
+                         [](const auto& info) { return std::to_string(info.param); });
+
+}  // namespace
+}  // namespace peerchunk::test
