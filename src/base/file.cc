@@ -156,6 +156,14 @@ absl::StatusOr<size_t> File::ReadAt(uint64_t offset, absl::Span<char> out) const
   return done;
 }
 
+bool File::ReadAtIfInMemory(uint64_t offset, absl::Span<char> out) const {
+  if (!CheckOffset(offset, out.size()).ok()) return false;
+  const iovec into{out.data(), out.size()};
+  // Short where memory ends, or the file; EAGAIN, EOPNOTSUPP.
+  const ssize_t n = preadv2(fd_, &into, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  return n >= 0 && static_cast<size_t>(n) == out.size();
+}
+
 absl::Status File::WriteAt(uint64_t offset, std::string_view data) const {
   return WriteVectorAt(offset, absl::MakeConstSpan(&data, 1));
 }

@@ -105,6 +105,7 @@ class DiskChunkCache final : public ChunkCache {
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
+  bool TryReadAt(uint64_t offset, absl::Span<char> out) override;
   absl::Status Prefetch(ByteRange range, const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
 
@@ -231,6 +232,11 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
     at += present;
   }
   return range->length;
+}
+
+bool DiskChunkCache::TryReadAt(uint64_t offset, absl::Span<char> out) {
+  return !out.empty() && PresentBytes(offset, out.size()) == out.size() &&
+         file_.ReadAtIfInMemory(offset, out);
 }
 
 uint64_t DiskChunkCache::PresentBytes(uint64_t offset, uint64_t limit) const {

@@ -75,6 +75,15 @@ absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> 
   return range->length;
 }
 
+bool LocalBuildFile::TryReadAt(uint64_t offset, absl::Span<char> out) {
+  if (out.empty() || offset >= size() || out.size() > size() - offset) return false;
+  const uint64_t last = (offset + out.size() - 1) / kBlock;
+  for (uint64_t block = offset / kBlock; block <= last; ++block) {
+    if (!checked_[block].load(std::memory_order_acquire)) return false;
+  }
+  return file_.ReadAtIfInMemory(offset, out);
+}
+
 absl::StatusOr<BuildFile::ReadToSend> LocalBuildFile::ReadAtToSend(uint64_t offset,
                                                                    absl::Span<char> out,
                                                                    const ReadOptions& options) {

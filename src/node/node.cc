@@ -290,8 +290,12 @@ absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& op
 std::vector<NodeBuildInfo> Node::Drain(absl::Time deadline) {
   impl_->draining.store(true);
   std::vector<NodeBuildInfo> left;
-  if (impl_->uploader == nullptr) return left;
-  for (const BuildId& id : impl_->uploader->WaitIdle(deadline)) left.push_back(impl_->Describe(id));
+  if (impl_->uploader != nullptr) {
+    for (const BuildId& id : impl_->uploader->WaitIdle(deadline)) {
+      left.push_back(impl_->Describe(id));
+    }
+  }
+  impl_->service->BeginShutdown();
   return left;
 }
 

@@ -25,6 +25,14 @@ void ByteBudget::Lease::Release() {
   budget_.reset();
 }
 
+std::optional<ByteBudget::Lease> ByteBudget::TryAcquire(uint64_t bytes) {
+  bytes = std::min(bytes, limit_);
+  MutexLock lock(mutex_);
+  if (!waiters_.empty() || in_use_ + bytes > limit_) return std::nullopt;
+  in_use_ += bytes;
+  return Lease(shared_from_this(), bytes);
+}
+
 void ByteBudget::Acquire(uint64_t bytes, std::function<void(Lease)> then) {
   bytes = std::min(bytes, limit_);
   {

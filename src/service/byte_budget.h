@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "peerchunk/base/mutex.h"
@@ -44,6 +45,9 @@ class ByteBudget : public std::enable_shared_from_this<ByteBudget> {
   // Runs `then` with a lease of `bytes` (at most the limit): now, on this thread, when they are
   // free and nobody waits; else later, on the thread that frees them. `then` must not block.
   void Acquire(uint64_t bytes, std::function<void(Lease)> then);
+
+  // A lease when the bytes are free and nobody waits.
+  std::optional<Lease> TryAcquire(uint64_t bytes);
 
   uint64_t in_use() const;
   size_t waiting() const;

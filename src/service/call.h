@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -17,9 +18,11 @@
 
 namespace peerchunk {
 
-// GetBuildFile takes and gives raw bytes, framed by hand; GetBuildFileInfo uses the generated code.
-using AsyncChunkService = v1::ChunkService::WithRawMethod_GetBuildFile<
-    v1::ChunkService::WithAsyncMethod_GetBuildFileInfo<v1::ChunkService::Service>>;
+// GetBuildFile and ReadBuildFile take and give raw bytes, framed by hand; GetBuildFileInfo uses the
+// generated code.
+using AsyncChunkService =
+    v1::ChunkService::WithRawMethod_GetBuildFile<v1::ChunkService::WithRawMethod_ReadBuildFile<
+        v1::ChunkService::WithAsyncMethod_GetBuildFileInfo<v1::ChunkService::Service>>>;
 
 // What the calls of one ChunkService share. Outlives them all.
 struct ServiceContext {
@@ -40,6 +43,9 @@ struct ServiceContext {
     if (--open_calls == 0) idle.NotifyAll();
   }
 
+  // A call or a read that ended without its bytes.
+  void NoteFailure(const absl::Status& status, const BuildFileId& file, const std::string& peer);
+
   TemplateCache* const templates;
   const ChunkService::Options options;
   AsyncChunkService service;
@@ -47,6 +53,7 @@ struct ServiceContext {
   ActiveCalls active;
   Counter& served_bytes;
   std::atomic<bool> stopping{false};
+  std::stop_source draining;  // Long-lived streams end when they are idle.
   Mutex mutex;
   CondVar idle;
   size_t open_calls PEERCHUNK_GUARDED_BY(mutex) = 0;  // Call objects alive, waiting ones included.
@@ -75,6 +82,7 @@ class MemberOperation final : public CallOperation {
 
 // Wait for one call each, and for the next one when that has come.
 void AwaitStreamCall(ServiceContext& context, grpc::ServerCompletionQueue* queue);
+void AwaitReadCall(ServiceContext& context, grpc::ServerCompletionQueue* queue);
 void AwaitInfoCall(ServiceContext& context, grpc::ServerCompletionQueue* queue);
 
 // "ipv4:10.1.2.3:55555" -> "ipv4:10.1.2.3": one peer, whatever the connection.

@@ -8,6 +8,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "base/grpc_status.h"
+#include "base/logging.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
 
@@ -28,6 +29,19 @@ absl::Time DeadlineOf(Clock& clock, const grpc::ServerContext& call) {
   const auto deadline = call.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
   return clock.Now() + absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+void ServiceContext::NoteFailure(const absl::Status& status, const BuildFileId& file,
+                                 const std::string& peer) {
+  options.metrics
+      ->counter("peerchunk_served_failures_total",
+                {{"reason", absl::StatusCodeToString(status.code())}})
+      .Add();
+  if (status.code() == absl::StatusCode::kDataLoss ||
+      status.code() == absl::StatusCode::kInternal) {
+    Logger("service").error("event=serve_failed file={} peer={} cause=\"{}\"", file.ObjectPath(),
+                            peer, status.ToString());
+  }
 }
 
 struct ChunkService::Impl {
@@ -87,11 +101,14 @@ absl::Status ChunkService::Start() {
   }
   for (auto& queue : impl_->queues) {
     AwaitStreamCall(impl_->context, queue.get());
+    AwaitReadCall(impl_->context, queue.get());
     AwaitInfoCall(impl_->context, queue.get());
     impl_->threads.emplace_back([this, queue = queue.get()] { impl_->Serve(queue); });
   }
   return absl::OkStatus();
 }
+
+void ChunkService::BeginShutdown() { impl_->context.draining.request_stop(); }
 
 void ChunkService::Shutdown(absl::Time) {
   if (std::exchange(impl_->shut_down, true)) return;

@@ -6,17 +6,14 @@
 #include <utility>
 #include <vector>
 
-#include "base/logging.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
 #include "service/extent_source.h"
 #include "service/framing.h"
-#include "service/wire.h"
+#include "service/served_range.h"
 
 namespace peerchunk {
 namespace {
-
-constexpr uint64_t kDemandBytes = 1024 * 1024;  // A range at most this long is somebody waiting.
 
 // One GetBuildFile. Owned by its operations and tasks; gone with the last of them.
 //
@@ -89,30 +86,13 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     }
     request_.Clear();
     if (!request.ParseFromString(bytes)) return absl::InvalidArgumentError("malformed request");
-    PEERCHUNK_ASSIGN_OR_RETURN(file_, FileFromWire(request.build_id(), request.file()));
-    even_if_durable_ = request.even_if_durable();
-    PEERCHUNK_ASSIGN_OR_RETURN(ServedFile served,
-                               context_.templates->Resolve(file_, even_if_durable_, true));
-    head_ = served.head;
-    end_status_ = head_.status;
-    if (head_.availability != Availability::kAvailable) return absl::OkStatus();
-
-    const std::optional<uint64_t> length =
-        request.has_length() ? std::optional<uint64_t>(request.length()) : std::nullopt;
-    const auto range = ByteRange::Clip(request.offset(), length, head_.total_size);
-    if (!range) {
-      return absl::OutOfRangeError(absl::StrCat("offset ", request.offset(), " of ",
-                                                file_.ObjectPath(), " is past its ",
-                                                head_.total_size, " bytes"));
-    }
-    const uint32_t relays = std::min<uint32_t>(request.relays_left(), 1);
-    read_options_.relays_left = relays;
-    read_options_.relayed = true;
-    read_options_.priority =
-        range->length <= kDemandBytes ? Priority::kDemand : Priority::kPrefetch;
+    PEERCHUNK_ASSIGN_OR_RETURN(served_, ResolveRange(*context_.templates, request));
+    end_status_ = served_.head.status;
+    if (served_.head.availability != Availability::kAvailable) return absl::OkStatus();
+    read_options_ = served_.Options();
     read_options_.cancellation = cancel_.get_token();
     call_deadline_ = DeadlineOf(*context_.options.clock, grpc_);
-    source_.emplace(std::move(served.file), *range, relays == 0);
+    source_.emplace(std::move(served_.file), served_.range, served_.relays_left == 0);
     return absl::OkStatus();
   }
 
@@ -125,17 +105,12 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
         std::min(call_deadline_, context_.options.clock->Now() + context_.options.relay_timeout);
     const absl::Status status = source_->Read(std::move(lease), read_options_, extents);
     if (!status.ok()) return Finish(status);
-    if (source_->done()) RefreshEndStatus();
+    // The last message repeats the state as it is by then.
+    if (source_->done()) end_status_ = StatusNow(*context_.templates, served_);
     MutexLock lock(mutex_);
     for (OutgoingExtent& extent : extents) ready_.push_back(std::move(extent));
     producing_ = false;
     WriteNextLocked();
-  }
-
-  // The last message repeats the state as it is by then.
-  void RefreshEndStatus() {
-    auto now = context_.templates->Resolve(file_, true, false);
-    if (now.ok()) end_status_ = now->head.status;
   }
 
   void WriteNextLocked() PEERCHUNK_REQUIRES(mutex_) {
@@ -145,7 +120,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     if (last_sent_) return FinishLocked(absl::OkStatus());
 
     std::optional<FileHead> head;
-    if (!std::exchange(head_sent_, true)) head = head_;
+    if (!std::exchange(head_sent_, true)) head = served_.head;
     std::optional<OutgoingExtent> extent;
     if (!ready_.empty()) {
       extent = std::move(ready_.front());
@@ -157,7 +132,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
                         source_ && source_->stopped_short()};
       last_sent_ = true;
     }
-    const grpc::ByteBuffer message = FrameMessage(head, extent, end);
+    const grpc::ByteBuffer message = FrameMessage(head, extent, end).ToByteBuffer();
     context_.served_bytes.Add(message.Length());
     writing_ = true;
     writer_.Write(message, Operation(&StreamCall::OnWritten));
@@ -199,17 +174,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     }
     finished_ = true;
     ready_.clear();
-    if (!status.ok()) {
-      context_.options.metrics
-          ->counter("peerchunk_served_failures_total",
-                    {{"reason", absl::StatusCodeToString(status.code())}})
-          .Add();
-      if (status.code() == absl::StatusCode::kDataLoss ||
-          status.code() == absl::StatusCode::kInternal) {
-        Logger("service").error("event=serve_failed file={} peer={} cause=\"{}\"",
-                                file_.ObjectPath(), grpc_.peer(), status.ToString());
-      }
-    }
+    if (!status.ok()) context_.NoteFailure(status, served_.id, grpc_.peer());
     writer_.Finish(FinalStatus(context_, status, grpc_), Operation(&StreamCall::OnFinished));
   }
 
@@ -226,9 +191,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
 
   // Written by Begin and Produce, of which one runs at a time; read under the lock only when
   // neither is under way (producing_ is false).
-  BuildFileId file_;
-  bool even_if_durable_ = false;
-  FileHead head_;
+  ServedRange served_;
   BuildStatus end_status_;
   ReadOptions read_options_;
   absl::Time call_deadline_;

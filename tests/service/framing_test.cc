@@ -12,7 +12,8 @@
 namespace peerchunk {
 namespace {
 
-std::string Bytes(const grpc::ByteBuffer& buffer) {
+std::string Bytes(const FramedMessage& message) {
+  const grpc::ByteBuffer buffer = message.ToByteBuffer();
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(buffer.Dump(&slices).ok());
   std::string bytes;
@@ -36,7 +37,7 @@ FileHead SomeHead() {
 
 TEST(FramingTest, GeneratedCodeReadsWhatIsFramedByHand) {
   const std::string data = "some bytes of a memfile";
-  const grpc::ByteBuffer framed = FrameMessage(
+  const FramedMessage framed = FrameMessage(
       SomeHead(),
       OutgoingExtent{
           .offset = 4096, .zero_length = 0, .crc32c = Crc32c(data), .data = grpc::Slice(data)},
@@ -60,11 +61,13 @@ TEST(FramingTest, GeneratedCodeReadsWhatIsFramedByHand) {
 
 TEST(FramingTest, DecoderReadsWhatIsFramedByHand) {
   const std::string data(1024 * 1024, 'x');
-  const auto decoded = MessageDecoder::Decode(FrameMessage(
-      SomeHead(),
-      OutgoingExtent{
-          .offset = 7, .zero_length = 0, .crc32c = Crc32c(data), .data = grpc::Slice(data)},
-      OutgoingEnd{{BuildState::kFailed, 5, 18}, 99, false}));
+  const auto decoded = MessageDecoder::Decode(
+      FrameMessage(
+          SomeHead(),
+          OutgoingExtent{
+              .offset = 7, .zero_length = 0, .crc32c = Crc32c(data), .data = grpc::Slice(data)},
+          OutgoingEnd{{BuildState::kFailed, 5, 18}, 99, false})
+          .ToByteBuffer());
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   const PeerMessage& message = decoded->message();
   ASSERT_TRUE(message.head.has_value());
@@ -88,12 +91,12 @@ TEST(FramingTest, DecoderReadsWhatIsFramedByHand) {
 }
 
 TEST(FramingTest, ZeroRunCarriesNoData) {
-  const grpc::ByteBuffer framed = FrameMessage(
+  const FramedMessage framed = FrameMessage(
       std::nullopt,
       OutgoingExtent{.offset = 1 << 20, .zero_length = 1ull << 40, .crc32c = 0, .data = {}},
       std::nullopt);
-  EXPECT_LT(framed.Length(), 32);
-  const auto decoded = MessageDecoder::Decode(framed);
+  EXPECT_LT(framed.size(), 32);
+  const auto decoded = MessageDecoder::Decode(framed.ToByteBuffer());
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   ASSERT_TRUE(decoded->message().extent.has_value());
   EXPECT_TRUE(decoded->message().extent->zero);

@@ -37,6 +37,9 @@ class File {
   absl::StatusOr<uint64_t> AllocatedBytes() const;
   // Fills `out` from `offset`; short only at the end of the file.
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out) const;
+  // True when all of `out` was in memory and is filled now; false: ReadAt may have to wait for the
+  // disk (RWF_NOWAIT of preadv2(2)).
+  bool ReadAtIfInMemory(uint64_t offset, absl::Span<char> out) const;
   absl::Status WriteAt(uint64_t offset, std::string_view data) const;
   absl::Status WriteVectorAt(uint64_t offset, absl::Span<const std::string_view> pieces) const;
   absl::Status Truncate(uint64_t size) const;

@@ -30,6 +30,10 @@ class BuildFile {
   virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                         const ReadOptions& options) = 0;
 
+  // True when all of `out` could be filled at once: the bytes are here, checked and in memory.
+  // False: ReadAt would have to wait for something, or knows why not. Never blocks.
+  virtual bool TryReadAt(uint64_t /*offset*/, absl::Span<char> /*out*/) { return false; }
+
   // Bytes on their way to another node, which checks them against `crc32c`.
   struct ReadToSend {
     size_t length = 0;

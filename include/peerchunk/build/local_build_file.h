@@ -42,6 +42,7 @@ class LocalBuildFile final : public BuildFile {
   std::optional<uint32_t> crc32c() const override { return checksums_->crc32c; }
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
+  bool TryReadAt(uint64_t offset, absl::Span<char> out) override;
   absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
                                           const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;

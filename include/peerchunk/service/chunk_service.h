@@ -17,12 +17,14 @@ class ServerBuilder;
 
 namespace peerchunk {
 
-// The server side: answers peers' GetBuildFileInfo and GetBuildFile from what
+// The server side: answers peers' GetBuildFileInfo, GetBuildFile and ReadBuildFile from what
 // TemplateCache::Resolve pins. Completion queues with their own threads; disk reads on a pool of
 // their own, so that nothing blocks a queue; no thread per stream. Whoever owns the grpc::Server
 // calls, in this order:
 //   RegisterWith(builder)   before BuildAndStart: adds the service and its completion queues
 //   Start()                 after BuildAndStart: starts the threads
+//   BeginShutdown()         before the server's own Shutdown, which waits for calls: readers' long-
+//                           lived streams end as soon as nothing is under way on them
 //   Shutdown(deadline)      after the server's own Shutdown: drains the queues, joins the threads
 class ChunkService {
  public:
@@ -50,6 +52,7 @@ class ChunkService {
 
   void RegisterWith(grpc::ServerBuilder& builder);
   absl::Status Start();
+  void BeginShutdown();
   void Shutdown(absl::Time deadline);
 
  private:

@@ -1,5 +1,6 @@
 #include "peerchunk/peer/grpc_connector.h"
 
+#include <atomic>
 #include <map>
 #include <string>
 #include <utility>
@@ -9,6 +10,7 @@
 
 #include "base/grpc_status.h"
 #include "peer/grpc/grpc_peer_stream.h"
+#include "peer/grpc/read_stream.h"
 #include "peer/grpc/wire.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/base/status.h"
@@ -22,8 +24,11 @@ constexpr int kMaxReceiveBytes = 2 * 1024 * 1024;
 
 class GrpcChunkServiceClient final : public ChunkServiceClient {
  public:
-  GrpcChunkServiceClient(std::shared_ptr<grpc::Channel> channel, Clock& clock)
-      : channel_(std::move(channel)), stub_(v1::ChunkService::NewStub(channel_)), clock_(clock) {}
+  GrpcChunkServiceClient(std::shared_ptr<grpc::Channel> channel, PeerLane lane, Clock& clock)
+      : channel_(std::move(channel)),
+        stub_(v1::ChunkService::NewStub(channel_)),
+        clock_(clock),
+        shares_reads_(std::make_shared<std::atomic<bool>>(lane == PeerLane::kDemand)) {}
 
   absl::StatusOr<FileHead> GetBuildFileInfo(const PeerRequest& request,
                                             const PeerCallOptions& options) override {
@@ -43,15 +48,34 @@ class GrpcChunkServiceClient final : public ChunkServiceClient {
 
   std::unique_ptr<PeerStream> GetBuildFile(const PeerRequest& request,
                                            const PeerCallOptions& options) override {
-    return std::make_unique<GrpcPeerStream>(channel_, request, options, clock_);
+    const bool shared = request.length && *request.length <= kMaxSharedReadBytes;
+    if (!shared || !shares_reads_->load(std::memory_order_relaxed)) {
+      return std::make_unique<GrpcPeerStream>(channel_, request, options, clock_);
+    }
+    return std::make_unique<SharedReadPeerStream>(
+        SharedReads(), channel_, request, options, clock_,
+        [shares = shares_reads_] { shares->store(false, std::memory_order_relaxed); });
   }
 
   bool IsConnected() const override { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
 
  private:
+  std::shared_ptr<ReadStream> SharedReads() {
+    std::shared_ptr<ReadStream> ended;  // Goes without the lock.
+    MutexLock lock(mutex_);
+    if (reads_ == nullptr || !reads_->IsAlive()) {
+      ended = std::exchange(reads_, std::make_shared<ReadStream>(channel_, clock_));
+    }
+    return reads_;
+  }
+
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::ChunkService::Stub> stub_;
   Clock& clock_;
+  // False for good once the peer turned out not to know ReadBuildFile.
+  const std::shared_ptr<std::atomic<bool>> shares_reads_;
+  Mutex mutex_;
+  std::shared_ptr<ReadStream> reads_ PEERCHUNK_GUARDED_BY(mutex_);
 };
 
 }  // namespace
@@ -136,7 +160,7 @@ absl::StatusOr<std::shared_ptr<ChunkServiceClient>> GrpcConnector::Connect(
   // Two threads may both make one; the second finds the first's and lets its own, never connected,
   // go.
   std::shared_ptr<ChunkServiceClient> made = std::make_shared<GrpcChunkServiceClient>(
-      impl_->MakeChannel(address, lane), *impl_->options.clock);
+      impl_->MakeChannel(address, lane), lane, *impl_->options.clock);
   MutexLock lock(impl_->mutex);
   Impl::Entry& entry = impl_->pool[key];
   if (entry.client == nullptr) entry.client = std::move(made);

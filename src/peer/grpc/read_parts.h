@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <absl/status/statusor.h>
+#include <grpcpp/support/byte_buffer.h>
+
+namespace peerchunk {
+
+// One part of a ReadBuildFileResponse.
+struct ReadPart {
+  uint64_t id = 0;
+  absl::Status error;        // OK: there is a message, a GetBuildFileResponse, not looked into yet.
+  grpc::ByteBuffer message;  // Shares the memory of what it came in.
+};
+
+// Takes a ReadBuildFileResponse apart. Total: any bytes give parts or DataLoss.
+absl::StatusOr<std::vector<ReadPart>> DecodeReadParts(const grpc::ByteBuffer& buffer);
+
+}  // namespace peerchunk
