@@ -140,7 +140,7 @@ absl::Status Daemon::Impl::Open() {
   absl::StatusOr<std::shared_ptr<StorageProvider>> opened =
       OpenBase({.location = options.base,
                 .read_bytes_per_second = options.base_read_rate,
-                .write_bytes_per_second = options.base_write_rate,
+                .write_bytes_per_second = options.upload_rate,
                 .state_folder = options.data_folder + "/upload-sessions",
                 .metrics = &metrics});
   if (!opened.ok()) return Annotate(opened.status(), "--base " + options.base);

@@ -227,9 +227,9 @@ std::vector<OptionSpec> MakeTable() {
   table.push_back(Count("upload-max-attempts", pausing,
                         "Failed attempts after which a build is FAILED; 0: try for ever", 0,
                         UINT32_MAX, PEERCHUNK_AT(upload_max_attempts)));
-  table.push_back(Bytes("base-write-rate", pausing,
-                        "Bytes per second written to a local base; 0: no limit", 0,
-                        PEERCHUNK_AT(base_write_rate)));
+  table.push_back(Bytes("upload-rate", pausing,
+                        "Bytes per second sent to the base, over all uploads; 0: no limit", 0,
+                        PEERCHUNK_AT(upload_rate)));
   table.push_back(Plain("drain-timeout", Kind::kText, pausing, "TIME",
                         "How long SIGTERM waits for uploads to end", PEERCHUNK_AT(drain_timeout)));
 

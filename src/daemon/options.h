@@ -24,7 +24,6 @@ struct DaemonOptions {
   std::string data_folder;  // Empty: DefaultDataFolder().
   std::string base;         // Empty: the folder "base" in the data folder.
   uint64_t base_read_rate = 0;
-  uint64_t base_write_rate = 0;
 
   std::vector<std::string> peer_networks;
   bool insecure_plaintext = false;
@@ -37,6 +36,7 @@ struct DaemonOptions {
   uint64_t max_streams = 1024;
   bool pause_sync = false;
   uint64_t upload_parallelism = 2;
+  uint64_t upload_rate = 0;
   uint64_t upload_max_attempts = 0;
   absl::Duration drain_timeout = absl::Minutes(5);
   std::string log_level = "info";

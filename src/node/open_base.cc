@@ -9,12 +9,18 @@
 #include "peerchunk/storage/local_storage.h"
 
 namespace peerchunk {
+namespace {
+
+// Upload sessions to a bucket at a time, as a provider makes by itself.
+constexpr size_t kUploadLanes = 8;
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBase(const BaseOptions& options) {
   if (options.location.starts_with("gs://")) {
-    if (options.read_bytes_per_second != 0 || options.write_bytes_per_second != 0) {
+    if (options.read_bytes_per_second != 0) {
       return absl::InvalidArgumentError(
-          "rates of the base are for a local folder only; leave them out with a bucket");
+          "a rate of reads is for a local folder only; leave it out with a bucket");
     }
     PEERCHUNK_ASSIGN_OR_RETURN(GcsUrl url, ParseGcsUrl(options.location));
     GcsStorageOptions gcs;
@@ -22,6 +28,7 @@ absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBase(const BaseOptions& opt
     gcs.prefix = std::move(url.prefix);
     if (!options.state_folder.empty()) gcs.session_folder = options.state_folder;
     gcs.metrics = options.metrics;
+    gcs.lanes = GcsUploadLanes::Create(kUploadLanes, options.write_bytes_per_second);
     return GcsStorageProvider::Open(std::move(gcs));
   }
   if (!options.location.starts_with('/')) {

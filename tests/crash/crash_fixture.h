@@ -71,8 +71,8 @@ class ProcessCrashTest : public testing::Test {
     for (const char* name : {"a", "b"}) {
       nodes_.push_back(std::make_unique<KilledNode>(
           dir_.PathOf(name), dir_.PathOf("base"),
-          std::vector<std::string>{"--base-write-rate", "32MiB", "--chunk-size", "64KiB",
-                                   "--log-level", "error"}));
+          std::vector<std::string>{"--upload-rate", "32MiB", "--chunk-size", "64KiB", "--log-level",
+                                   "error"}));
     }
   }
   ~ProcessCrashTest() override {

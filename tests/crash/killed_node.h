@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -30,16 +29,18 @@ class KilledNode {
   }
 
   void Start() {
-    daemon_.emplace(data_folder_, base_, flags_);
+    daemon_ = std::make_unique<DaemonProcess>(data_folder_, base_, flags_);
     grpc::ChannelArguments arguments;  // No back-off that was learned from the dead.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetMaxReceiveMessageSize(-1);
     stub_ = v1::SandboxService::NewStub(grpc::CreateCustomChannel(
         "unix:" + daemon_->control(), grpc::InsecureChannelCredentials(), arguments));
   }
+  // Any thread, until Kill.
+  void SignalKill() const { daemon_->process().Signal(SIGKILL); }
   // SIGKILL, and waits for the end.
   void Kill() {
-    daemon_->process().Signal(SIGKILL);
+    SignalKill();
     EXPECT_EQ(daemon_->process().Wait(), 128 + SIGKILL)
         << "it ended by itself: " << daemon_->process().err();
   }
@@ -79,7 +80,7 @@ class KilledNode {
   const std::string data_folder_;
   const std::string base_;
   const std::vector<std::string> flags_;
-  std::optional<DaemonProcess> daemon_;
+  std::unique_ptr<DaemonProcess> daemon_;
   std::shared_ptr<v1::SandboxService::Stub> stub_;
 };
 

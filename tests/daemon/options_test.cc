@@ -83,7 +83,7 @@ TEST_F(OptionsTest, EveryOptionCanBeGivenInEachOfTheThreeWays) {
       {"pause-sync", {"true", "false", "true"}},
       {"upload-parallelism", {"1", "2", "3"}},
       {"upload-max-attempts", {"1", "2", "3"}},
-      {"base-write-rate", {"1MiB", "2MiB", "3MiB"}},
+      {"upload-rate", {"1MiB", "2MiB", "3MiB"}},
       {"drain-timeout", {"1s", "2s", "3s"}},
       {"log-level", {"trace", "debug", "warn"}},
   };
@@ -118,13 +118,13 @@ TEST_F(OptionsTest, ListsComeFromRepeatedFlagsCommasAndArrays) {
 
 TEST_F(OptionsTest, TheDumpIsAFileThatGivesTheSameOptions) {
   const std::vector<std::string> arguments = {
-      "--listen", "127.0.0.1:1",    "--listen",          "[::1]:2",      "--base-write-rate",
+      "--listen", "127.0.0.1:1",    "--listen",          "[::1]:2",      "--upload-rate",
       "20MiB",    "--base",         "/srv/\"quoted\" #", "--pause-sync", "--drain-timeout",
       "1m30s",    "--peer-network", "10.1.0.0/16",       "--dump-config"};
   const auto first = Parse(arguments);
   ASSERT_TRUE(first.ok()) << first.status();
   ASSERT_TRUE(first->text.has_value());
-  EXPECT_THAT(*first->text, HasSubstr("base-write-rate = \"20MiB\""));
+  EXPECT_THAT(*first->text, HasSubstr("upload-rate = \"20MiB\""));
   EXPECT_THAT(*first->text, HasSubstr("pause-sync = true"));
   EXPECT_THAT(*first->text, HasSubstr("listen = [\"127.0.0.1:1\", \"[::1]:2\"]"));
   const auto second =
@@ -143,9 +143,8 @@ TEST_F(OptionsTest, UnknownFlagsAndKeysAreRefusedByName) {
 
 TEST_F(OptionsTest, AWrongValueNamesWhereItCameFrom) {
   EXPECT_THAT(ErrorOf({"--fetch-threads", "many"}), HasSubstr("--fetch-threads: 'many'"));
-  environment_["PEERCHUNK_BASE_WRITE_RATE"] = "20 MB";
-  EXPECT_THAT(ErrorOf({}),
-              HasSubstr("PEERCHUNK_BASE_WRITE_RATE: '20 MB' is not a number of bytes"));
+  environment_["PEERCHUNK_UPLOAD_RATE"] = "20 MB";
+  EXPECT_THAT(ErrorOf({}), HasSubstr("PEERCHUNK_UPLOAD_RATE: '20 MB' is not a number of bytes"));
   environment_.clear();
   const std::string config = folder_.Write("c.toml", "\ndrain-timeout = \"soon\"\n");
   EXPECT_THAT(ErrorOf({"--config", config}),

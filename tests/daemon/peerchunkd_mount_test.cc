@@ -28,7 +28,7 @@ std::string ReadFile(const std::string& path) {
 class PeerchunkdMountTest : public testing::Test {
  protected:
   PeerchunkdMountTest()
-      : a_(folder_.PathOf("a"), folder_.PathOf("base"), {"--base-write-rate", "64KiB"}),
+      : a_(folder_.PathOf("a"), folder_.PathOf("base"), {"--upload-rate", "64KiB"}),
         b_(folder_.PathOf("b"), folder_.PathOf("base")) {
     build_.WriteTo(folder_, "snapshot");
     EXPECT_EQ(a_.Tool({"pause", "--folder", folder_.PathOf("snapshot")}).exit_code, 0);

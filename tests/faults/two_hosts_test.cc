@@ -34,7 +34,7 @@ class TwoHostsTest : public FaultsTest {
     if (!hosts->why_not().empty()) GTEST_SKIP() << "no second host: " << hosts->why_not();
     const std::string folder = Path("source");
     source_ = std::make_unique<ChildProcess>(hosts->OnSource(
-        Peerchunkd({"--data-folder", folder, "--base", Path("source-base"), "--base-write-rate",
+        Peerchunkd({"--data-folder", folder, "--base", Path("source-base"), "--upload-rate",
                     "64KiB", "--listen", std::string(TwoHosts::kSource) + ":0",
                     "--insecure-plaintext", "--peer-network", "10.91.0.0/24"})));
     const std::string line = source_->WaitForLine("listening on ");

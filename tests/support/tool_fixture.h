@@ -14,7 +14,7 @@
 namespace peerchunk::test {
 
 // An upload that does not end within any test.
-inline const std::vector<std::string> kSlowBase = {"--base-write-rate", "64KiB"};
+inline const std::vector<std::string> kSlowBase = {"--upload-rate", "64KiB"};
 
 inline std::vector<std::string> operator+(std::vector<std::string> a,
                                           const std::vector<std::string>& b) {
