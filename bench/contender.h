@@ -1,59 +1,61 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
+#include "bench/process.h"
+#include "bench/sample.h"
+#include "bench/work.h"
+
 namespace peerchunk::bench {
 
-// The file that every contender serves: made once, in the page cache.
-struct Sample {
-  std::string folder;
-  std::string path;  // <folder>/memfile
-  uint64_t size = 0;
-  int zero_percent = 0;  // Of its 1 MiB blocks.
-};
-
-// One way to move the sample from a server process to this one. Used by one thread; the server runs
-// in a child process, ended when this goes.
-class Contender {
+// The reading side of one way to move the samples, in a process of its own. Used by one thread.
+// Unimplemented: this way has no such work.
+class Client {
  public:
-  virtual ~Contender() = default;
-  virtual std::string name() const = 0;
-  // Called once, after the last server was forked: gRPC in this process would reach into the
-  // children.
-  virtual absl::Status Connect() { return absl::OkStatus(); }
-  // Reads the whole sample once and drops the bytes, after whatever check this way has.
-  virtual absl::Status ReadAll() = 0;
-  // Reads `count` pages at the offsets that `next` gives, `depth` at a time. Unimplemented: this
-  // way has no such reads.
-  virtual absl::Status ReadPages(uint64_t count, int depth, const std::function<uint64_t()>& next);
+  virtual ~Client() = default;
+  virtual absl::Status ReadAll(const BulkRead& work);
+  virtual absl::StatusOr<ReadFigures> Read(const RandomReads& reads);
+  // As Read, while another thread reads the same sample whole, again and again.
+  virtual absl::StatusOr<ReadFigures> ReadUnderBulk(const RandomReads& reads);
+  // `count` clients, each with connections of its own, read the whole sample to nowhere.
+  virtual absl::Status ReadAllByMany(const Sample& sample, int count);
+
+  // The most that was resident of the programs that the last work ran; 0: it ran none, this process
+  // did the work.
+  uint64_t programs_peak_bytes() const { return programs_peak_bytes_; }
+
+ protected:
+  uint64_t programs_peak_bytes_ = 0;
 };
 
-// A forked server: `serve` runs in the child, tells its port through `ready` and then blocks for
-// ever. All are forked before this process uses gRPC.
-class ServerProcess {
- public:
-  static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(
-      const std::function<void(const std::function<void(int port)>& ready)>& serve);
-  ~ServerProcess();
-  int port() const { return port_; }
-
- private:
-  ServerProcess(pid_t pid, int port) : pid_(pid), port_(port) {}
-  pid_t pid_;
-  int port_;
+// One way to move the samples: how its server is started, from a process without threads, and how,
+// in another such process, its client is made.
+struct Contender {
+  std::string name;
+  std::function<absl::StatusOr<std::unique_ptr<ServerProcess>>(const Samples&)> serve;
+  std::function<absl::StatusOr<std::unique_ptr<Client>>(const Samples&, int port)> connect;
 };
 
-absl::StatusOr<std::unique_ptr<Contender>> StartOurs(const Sample& sample);
-absl::StatusOr<std::unique_ptr<Contender>> StartNaive(const Sample& sample);
-absl::StatusOr<std::unique_ptr<Contender>> StartRawTcp(const Sample& sample);
-// Unavailable when nginx or curl is not installed.
-absl::StatusOr<std::unique_ptr<Contender>> StartNginx(const Sample& sample);
+// The programs that a contender needs are not installed: Unavailable.
+Contender Peerchunk();
+// `folder`: an empty one for the certificates, which are made here.
+absl::StatusOr<Contender> PeerchunkWithTls(const std::string& folder);
+Contender NaivePort();
+Contender RawTcp();
+absl::StatusOr<Contender> NginxAndCurl();
+absl::StatusOr<Contender> Nbd();
+
+inline constexpr char kPeerchunk[] = "peerchunk";
+inline constexpr char kPeerchunkTls[] = "peerchunk, mTLS";
+inline constexpr char kNaivePort[] = "naive port";
+inline constexpr char kRawTcp[] = "raw TCP";
+inline constexpr char kNginxAndCurl[] = "nginx + curl";
+inline constexpr char kNbd[] = "nbdkit + nbdcopy/fio";
 
 }  // namespace peerchunk::bench

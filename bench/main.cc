@@ -1,22 +1,20 @@
-// Moves the same file in several ways, taking turns, and prints what each makes of it as a ratio.
-#include <fcntl.h>
+// Moves the same files in several ways, taking turns, and prints what each makes of it as a ratio.
 #include <malloc.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <random>
 #include <thread>
 
 #include <CLI/CLI.hpp>
-#include <absl/time/clock.h>
+#include <nlohmann/json.hpp>
 
-#include "bench/contender.h"
+#include "bench/contest.h"
 #include "bench/network.h"
-#include "bench/report.h"
-#include "peerchunk/base/file.h"
+#include "bench/targets.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
@@ -24,124 +22,141 @@ namespace peerchunk::bench {
 namespace {
 
 struct Settings {
+  Plan plan;
   uint64_t mib = 1024;
-  int rounds = 5;
-  uint64_t pages = 4000;
-  int zero_percent = 0;
-  std::vector<int> depths = {1, 8, 32};
+  std::vector<int> zero_percents = {0, 38, 80};
   std::vector<std::string> contenders;  // Parts of names; none: all.
   std::string congestion_control = "reno";
+  std::string folder;
   std::string json_path;
+  std::string svg_path;
   double least_over_naive = 0;
-};
+  bool quick = false;
 
-bool Wanted(const Settings& settings, const std::string& name) {
-  if (settings.contenders.empty()) return true;
-  return std::any_of(settings.contenders.begin(), settings.contenders.end(),
-                     [&](const std::string& part) { return name.find(part) != name.npos; });
-}
-
-absl::StatusOr<Sample> MakeSample(const std::string& folder, const Settings& settings) {
-  Sample sample{folder, folder + "/memfile", settings.mib * kMiB, settings.zero_percent};
-  std::mt19937_64 random(42);
-  std::vector<uint64_t> block(kMiB / sizeof(uint64_t));
-  std::ofstream out(sample.path, std::ios::binary);
-  for (uint64_t i = 0; i < settings.mib; ++i) {
-    const bool zero = static_cast<int>(random() % 100) < settings.zero_percent;
-    for (uint64_t& word : block) word = zero ? 0 : random();
-    out.write(reinterpret_cast<const char*>(block.data()), kMiB);
+  bool Wants(const std::string& contender) const {
+    return contenders.empty() ||
+           std::any_of(contenders.begin(), contenders.end(), [&](const std::string& part) {
+             return contender.find(part) != contender.npos;
+           });
   }
-  out.close();
-  if (!out) return absl::ResourceExhaustedError("cannot write " + sample.path);
-  return sample;
-}
-
-absl::StatusOr<double> SecondsOf(const std::function<absl::Status()>& work) {
-  const absl::Time start = absl::Now();
-  PEERCHUNK_RETURN_IF_ERROR(work());
-  return absl::ToDoubleSeconds(absl::Now() - start);
-}
+};
 
 std::string Ground(const Network& network) {
   utsname system{};
   uname(&system);
-  std::string line = absl::StrCat(network.own ? "own" : "the host's", " network namespace, TCP ",
-                                  network.congestion_control, ", Linux ", system.release, ", ",
-                                  std::thread::hardware_concurrency(), " CPUs\n");
-  if (!network.note.empty()) absl::StrAppend(&line, "note: ", network.note, "\n");
-  if (network.congestion_control == "bbr") {
-    line += "note: BBR paces loopback down for all alike, which hides the differences\n";
-  }
-  return line;
+  return absl::StrCat(network.own ? "own" : "the host's", " network namespace, TCP ",
+                      network.congestion_control, ", Linux ", system.release, ", ",
+                      std::thread::hardware_concurrency(), " CPUs");
 }
 
-using Contenders = std::vector<std::unique_ptr<Contender>>;
-using Work = std::function<absl::Status(Contender&)>;
+absl::StatusOr<std::vector<std::unique_ptr<RunningContender>>> StartAll(const Settings& settings,
+                                                                        const Samples& samples) {
+  std::vector<absl::StatusOr<Contender>> all = {
+      Peerchunk(), PeerchunkWithTls(samples.folder), RawTcp(), NginxAndCurl(), Nbd(), NaivePort()};
+  std::vector<std::unique_ptr<RunningContender>> running;
+  for (const absl::StatusOr<Contender>& contender : all) {
+    if (absl::IsUnavailable(contender.status())) {
+      std::cout << "left out: " << contender.status().message() << "\n";
+      continue;
+    }
+    PEERCHUNK_RETURN_IF_ERROR(contender);
+    if (!settings.Wants(contender->name)) continue;
+    PEERCHUNK_ASSIGN_OR_RETURN(running.emplace_back(),
+                               RunningContender::Start(*contender, samples));
+  }
+  if (running.empty()) return absl::InvalidArgumentError("no contender has such a name");
+  return running;
+}
 
-absl::StatusOr<Measurement> Measure(std::string name, std::string unit, double amount, int rounds,
-                                    const Contenders& contenders, const Work& work) {
-  Measurement measurement{std::move(name), std::move(unit), {}};
-  for (const auto& contender : contenders) measurement.rows.push_back({contender->name(), {}, {}});
-  for (int round = -1; round < rounds; ++round) {  // Round -1 warms up.
-    for (size_t i = 0; i < contenders.size(); ++i) {
-      Measurement::Row& row = measurement.rows[i];
-      if (!row.skipped.empty()) continue;
-      const auto seconds = SecondsOf([&] { return work(*contenders[i]); });
-      if (absl::IsUnimplemented(seconds.status())) {
-        row.skipped = std::string(seconds.status().message());
-        continue;
-      }
-      if (!seconds.ok()) return Annotate(seconds.status(), contenders[i]->name());
-      if (round >= 0) row.values.push_back(amount / *seconds);
+absl::Status WriteFile(const std::string& path, const std::string& text) {
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream out(path);
+  out << text;
+  out.close();
+  return out ? absl::OkStatus() : absl::UnavailableError("cannot write " + path);
+}
+
+absl::Status WriteReports(const Settings& settings, const std::string& ground,
+                          const std::vector<Measurement>& measurements,
+                          const std::vector<Target>& targets) {
+  nlohmann::json json = {{"ground", ground}, {"rounds", settings.plan.rounds}};
+  for (const Measurement& measurement : measurements) json["works"].push_back(Json(measurement));
+  json["targets"] = Json(targets);
+  PEERCHUNK_RETURN_IF_ERROR(WriteFile(settings.json_path, json.dump(2) + "\n"));
+  return WriteFile(settings.svg_path, Svg(measurements, ground));
+}
+
+absl::Status CheckLeastOverNaive(const Settings& settings,
+                                 const std::vector<Measurement>& measurements) {
+  if (settings.least_over_naive == 0) return absl::OkStatus();
+  for (const Measurement& measurement : measurements) {
+    if (measurement.kind != Measurement::Kind::kBulk) continue;
+    const double ratio = Comparison(measurement, measurement.rows.back()).median;
+    if (measurement.rows.back().name != kNaivePort || ratio < settings.least_over_naive) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(measurement.title, ": ", ratio, " times the naive port; at least ",
+                       settings.least_over_naive, " was asked for"));
     }
   }
-  return measurement;
+  return absl::OkStatus();
 }
 
 absl::Status Run(const Settings& settings, const std::string& folder) {
   PEERCHUNK_ASSIGN_OR_RETURN(const Network network, EnterOwnNetwork(settings.congestion_control));
-  std::cout << Ground(network) << std::flush;
-  PEERCHUNK_ASSIGN_OR_RETURN(const Sample sample, MakeSample(folder, settings));
-  Contenders contenders;
-  for (const auto start : {StartOurs, StartRawTcp, StartNaive, StartNginx}) {
-    auto started = start(sample);
-    if (absl::IsUnavailable(started.status())) {
-      std::cerr << "left out: " << started.status().message() << "\n";
-      continue;
-    }
-    PEERCHUNK_RETURN_IF_ERROR(started);
-    if (!Wanted(settings, (*started)->name())) continue;
-    contenders.push_back(*std::move(started));
+  const std::string ground = Ground(network);
+  std::cout << ground << "\n";
+  if (!network.note.empty()) std::cout << "note: " << network.note << "\n";
+  if (network.congestion_control == "bbr") {
+    std::cout << "note: BBR paces loopback down for all alike, which hides the differences\n";
   }
-  for (const auto& contender : contenders) PEERCHUNK_RETURN_IF_ERROR(contender->Connect());
-  std::vector<Measurement> results;
-  PEERCHUNK_ASSIGN_OR_RETURN(
-      results.emplace_back(),
-      Measure(absl::StrCat("bulk: ", settings.mib, " MiB, ", settings.zero_percent, " % zeros"),
-              "GiB/s", static_cast<double>(settings.mib) / 1024, settings.rounds, contenders,
-              [](Contender& contender) { return contender.ReadAll(); }));
-  for (const int depth : settings.depths) {
-    if (settings.pages == 0) break;
-    std::mt19937_64 random(depth);
-    const auto next = [&] { return random() % (sample.size / kPageBytes) * kPageBytes; };
-    PEERCHUNK_ASSIGN_OR_RETURN(results.emplace_back(),
-                               Measure(absl::StrCat("random 4 KiB reads, ", depth, " at a time"),
-                                       "reads/s", static_cast<double>(settings.pages),
-                                       settings.rounds, contenders, [&](Contender& contender) {
-                                         return contender.ReadPages(settings.pages, depth, next);
-                                       }));
-  }
-  std::cout << Table(results);
-  if (!settings.json_path.empty()) {
-    std::ofstream(settings.json_path) << Json(results);
-  }
-  const double over_naive = Ratio(results.front(), "naive port (4 KiB messages)");
-  if (over_naive < settings.least_over_naive) {
-    return absl::FailedPreconditionError(absl::StrCat("bulk is ", over_naive,
-                                                      " times the naive port; at least ",
-                                                      settings.least_over_naive, " was asked for"));
-  }
-  return absl::OkStatus();
+  PEERCHUNK_ASSIGN_OR_RETURN(const Samples samples,
+                             MakeSamples(folder, settings.mib * kMiB, settings.zero_percents));
+  PEERCHUNK_ASSIGN_OR_RETURN(auto contenders, StartAll(settings, samples));
+  Contest contest(settings.plan, samples, std::move(contenders));
+  const std::vector<Measurement> measurements = contest.Run();
+  // Of a short run they would say nothing.
+  const std::vector<Target> targets =
+      settings.quick ? std::vector<Target>() : TargetsIn(measurements);
+  std::cout << Table(targets);
+  PEERCHUNK_RETURN_IF_ERROR(WriteReports(settings, ground, measurements, targets));
+  for (const absl::Status& failure : contest.failures()) std::cerr << failure << "\n";
+  if (!contest.failures().empty()) return contest.failures().front();
+  return CheckLeastOverNaive(settings, measurements);
+}
+
+// Small and short.
+void MakeQuick(Settings& settings) {
+  settings.quick = true;
+  settings.mib = 16;
+  settings.zero_percents = {0, 38};
+  settings.plan.rounds = 1;
+  settings.plan.read_kib = {4, 2048};
+  settings.plan.depths = {1, 8};
+  settings.plan.seconds = 0.02;
+}
+
+void AddOptions(CLI::App& app, Settings& settings) {
+  Plan& plan = settings.plan;
+  app.add_option("--works", plan.works, "what to measure")->capture_default_str();
+  app.add_option("--contenders", settings.contenders, "only those whose names have one of these");
+  app.add_option("--rounds", plan.rounds, "turns of each contender at each work")
+      ->capture_default_str();
+  app.add_option("--mib", settings.mib, "size of the files, in MiB")->capture_default_str();
+  app.add_option("--zeros", settings.zero_percents, "zeros in each of them, in percent")
+      ->check(CLI::Range(0, 100))
+      ->capture_default_str();
+  app.add_option("--streams", plan.streams, "bulk: streams side by side")->capture_default_str();
+  app.add_option("--read-kib", plan.read_kib, "reads: their sizes, in KiB")->capture_default_str();
+  app.add_option("--depths", plan.depths, "reads: how many are under way")->capture_default_str();
+  app.add_option("--seconds", plan.seconds, "reads: how long a turn takes")->capture_default_str();
+  app.add_option("--congestion-control", settings.congestion_control,
+                 "of TCP, for all contenders, in a network namespace of their own (as root)")
+      ->capture_default_str();
+  app.add_option("--folder", settings.folder, "where files are made; default: TMPDIR, or /tmp");
+  app.add_option("--json", settings.json_path, "also write the results here");
+  app.add_option("--svg", settings.svg_path, "also draw the ratios here");
+  app.add_option("--least-over-naive", settings.least_over_naive,
+                 "fail unless every bulk work is so many times as fast as the naive port");
 }
 
 }  // namespace
@@ -153,38 +168,23 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 256 << 20);
   mallopt(M_TOP_PAD, 64 << 20);
   Settings settings;
-  bool quick = false;
-  CLI::App app(
-      "Measures peerchunk against raw TCP, nginx with curl and a naive port, side by side.");
-  app.add_option("--mib", settings.mib, "size of the file, in MiB")->capture_default_str();
-  app.add_option("--rounds", settings.rounds, "rounds per work")->capture_default_str();
-  app.add_option("--pages", settings.pages, "4 KiB reads per round")->capture_default_str();
-  app.add_option("--zeros", settings.zero_percent, "share of zero blocks, in percent")
-      ->check(CLI::Range(0, 100))
-      ->capture_default_str();
-  app.add_option("--depths", settings.depths, "how many page reads are under way at a time");
-  app.add_option("--contenders", settings.contenders,
-                 "only those whose names contain one of these");
-  app.add_option("--congestion-control", settings.congestion_control,
-                 "of TCP, for all contenders, in a network namespace of their own (as root)")
-      ->capture_default_str();
-  app.add_option("--json", settings.json_path, "also write the results here");
-  app.add_option("--least-over-naive", settings.least_over_naive,
-                 "fail unless bulk is so many times the naive port");
-  app.add_flag("--quick", quick, "small and short: shows that it runs");
+  CLI::App app("Measures peerchunk against other ways to move a file, side by side.");
+  AddOptions(app, settings);
+  app.add_flag_callback(
+      "--quick", [&] { MakeQuick(settings); }, "small and short: shows that it runs");
   CLI11_PARSE(app, argc, argv);
-  if (quick) {
-    settings.mib = 32;
-    settings.rounds = 1;
-    settings.pages = 200;
+  if (settings.folder.empty()) {
+    const char* const temporary = std::getenv("TMPDIR");
+    settings.folder = temporary == nullptr ? "/tmp" : temporary;
   }
-  char folder[] = "/tmp/peerchunk-bench-XXXXXX";
-  if (mkdtemp(folder) == nullptr) {
-    std::perror("mkdtemp");
+  std::string folder = settings.folder + "/peerchunk-bench-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) {
+    std::perror(folder.c_str());
     return 1;
   }
   const absl::Status end = Run(settings, folder);
-  (void)peerchunk::File::Open("/tmp", O_RDONLY | O_DIRECTORY)->RemoveTree(folder + 5);
+  std::error_code ignored;
+  std::filesystem::remove_all(folder, ignored);
   if (!end.ok()) {
     std::cerr << "bench: " << end << "\n";
     return 1;

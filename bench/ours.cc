@@ -1,158 +1,211 @@
-// peerchunk itself: a registry, a template cache and a ChunkService on one side, the checked reader
-// of the peer module's client on the other.
+// peerchunk itself: what a node serves from on one side; on the other the providers through which
+// it copies a build, and its client for demand reads.
+#include "bench/ours.h"
+
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <cerrno>
-#include <cstdio>
-#include <thread>
-#include <vector>
 
-#include <grpcpp/grpcpp.h>
-
-#include "bench/contender.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
-#include "peerchunk/header/header.h"
 #include "peerchunk/peer/grpc_connector.h"
-#include "peerchunk/service/chunk_service.h"
-#include "peerchunk/template/build_registry.h"
-#include "peerchunk/template/template_cache.h"
+#include "peerchunk/peer/peer_directory.h"
+#include "peerchunk/storage/local_storage.h"
+#include "tests/support/certificates.h"
 
 namespace peerchunk::bench {
 namespace {
 
-constexpr BuildFileId kFile{BuildId({0x6f, 1, 2, 3}), FileKind::kMemfile};
-
-std::string IdentityHeader(uint64_t size) {
-  const HeaderMetadata metadata{.block_size = kPageBytes,
-                                .size = size,
-                                .build_id = kFile.build,
-                                .base_build_id = kFile.build};
-  return Header::CreateIdentity(metadata)->Encode();
-}
-
-// Everything that a node serves from, over the sample as the memfile of a build.
-absl::Status Serve(const Sample& sample, const std::function<void(int)>& ready) {
-  PEERCHUNK_ASSIGN_OR_RETURN(const File folder, File::Open(sample.folder, O_RDONLY | O_DIRECTORY));
-  SnapshotFiles files;
-  const auto add = [&](FileKind kind, std::string_view bytes) {
-    files.paths[kind] = sample.folder + "/" + std::string(FileName(kind));
-    return folder.ReplaceFile(FileName(kind), bytes);
-  };
-  PEERCHUNK_RETURN_IF_ERROR(add(FileKind::kMetadata, "{}"));
-  PEERCHUNK_RETURN_IF_ERROR(add(FileKind::kSnapfile, "snap"));
-  PEERCHUNK_RETURN_IF_ERROR(add(FileKind::kRootfs, std::string(kPageBytes, 'r')));
-  PEERCHUNK_RETURN_IF_ERROR(add(FileKind::kRootfsHeader, IdentityHeader(kPageBytes)));
-  PEERCHUNK_RETURN_IF_ERROR(add(FileKind::kMemfileHeader, IdentityHeader(sample.size)));
-  files.paths[FileKind::kMemfile] = sample.path;
-
-  ThreadPool pool("bench", 2);
-  Metrics metrics;
-  PEERCHUNK_ASSIGN_OR_RETURN(
-      const auto registry,
-      BuildRegistry::Open({.folder = sample.folder + "/builds", .executor = &pool}));
-  PEERCHUNK_RETURN_IF_ERROR(registry->Add(kFile.build, files, false));
-  TemplateCache::Options cache;
-  cache.cache_folder = sample.folder + "/chunks";
-  cache.registry = registry.get();
-  cache.executor = &pool;
-  cache.chunks.executor = &pool;
-  cache.open_provider =
-      [](const BuildId&,
-         const std::vector<std::string>&) -> absl::StatusOr<std::shared_ptr<StorageProvider>> {
-    return absl::UnavailableError("the bench has one source");
-  };
-  PEERCHUNK_ASSIGN_OR_RETURN(const auto templates, TemplateCache::Open(std::move(cache)));
-  PEERCHUNK_ASSIGN_OR_RETURN(const auto service,
-                             ChunkService::Create(templates.get(), {.metrics = &metrics}));
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-  service->RegisterWith(builder);
-  const auto server = builder.BuildAndStart();
-  PEERCHUNK_RETURN_IF_ERROR(service->Start());
-  ready(port);
-  server->Wait();
+// As a reader must: every extent's place and checksum, and the declared end.
+absl::Status CheckedRead(ChunkServiceClient& client, const BuildFileId& file, uint64_t offset,
+                         uint64_t length) {
+  const auto stream = client.GetBuildFile({.file = file, .offset = offset, .length = length}, {});
+  uint64_t next = offset;
+  bool last = false;
+  while (true) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const auto message, stream->Next(absl::InfiniteFuture()));
+    if (!message.has_value()) break;
+    last = message->last;
+    if (!message->extent) continue;
+    if (message->extent->offset != next) return absl::DataLossError("out of order");
+    if (!message->extent->zero) {
+      uint32_t crc = 0;
+      for (const std::string_view piece : message->extent->pieces) crc = ExtendCrc32c(crc, piece);
+      if (crc != message->extent->crc32c) return absl::DataLossError("wrong checksum");
+    }
+    next += message->extent->length;
+  }
+  if (!last || next != offset + length) return absl::DataLossError("cut short");
   return absl::OkStatus();
 }
 
-class Ours final : public Contender {
+class PeerchunkClient final : public Client {
  public:
-  Ours(const Sample& sample, std::unique_ptr<ServerProcess> server)
-      : sample_(sample), server_(std::move(server)) {}
-
-  std::string name() const override { return "peerchunk"; }
-  absl::Status Connect() override {
+  static absl::StatusOr<std::unique_ptr<Client>> Make(const Samples& samples, int port,
+                                                      const std::string& folder,
+                                                      const TlsFiles& tls) {
     PEERCHUNK_ASSIGN_OR_RETURN(
         const AddressPolicy policy,
         AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}}));
     PEERCHUNK_ASSIGN_OR_RETURN(const PeerAddress address,
-                               policy.Check("127.0.0.1:" + std::to_string(server_->port())));
-    const auto connector = GrpcConnector::Create({});
-    PEERCHUNK_ASSIGN_OR_RETURN(demand_, connector->Connect(address, PeerLane::kDemand));
-    PEERCHUNK_ASSIGN_OR_RETURN(bulk_, connector->Connect(address, PeerLane::kBulk));
-    return absl::OkStatus();
+                               policy.Check(absl::StrCat("127.0.0.1:", port)));
+    PEERCHUNK_ASSIGN_OR_RETURN(const TransportCredentials credentials,
+                               MakeTransportCredentials(tls));
+    std::unique_ptr<PeerchunkClient> client(
+        new PeerchunkClient(samples, address, credentials.channel));
+    PEERCHUNK_ASSIGN_OR_RETURN(client->demand_,
+                               client->connector_->Connect(address, PeerLane::kDemand));
+    PEERCHUNK_ASSIGN_OR_RETURN(client->directory_,
+                               PeerDirectory::Create({.policy = policy,
+                                                      .connector = client->connector_,
+                                                      .executor = &client->pool_,
+                                                      .metrics = &client->metrics_}));
+    PEERCHUNK_ASSIGN_OR_RETURN(client->base_,
+                               LocalStorageProvider::Open({.folder = folder + "/empty-base"}));
+    return client;
   }
 
-  absl::Status ReadAll() override { return Read(*bulk_, 0, sample_.size); }
+  absl::Status ReadAll(const BulkRead& work) override {
+    PEERCHUNK_ASSIGN_OR_RETURN(
+        const auto provider,
+        directory_->OpenBuild(FileIdOf(work.sample).build, {address_.ToString()}, base_));
+    PEERCHUNK_ASSIGN_OR_RETURN(const auto memfile,
+                               provider->OpenSeekable(FileIdOf(work.sample).ObjectPath()));
+    if (work.to == Destination::kFile) return CopyToFile(*memfile, work);
+    return InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {
+      if (work.to == Destination::kMemory) {
+        const auto to = work.memory.subspan(part.offset, part.length);
+        PEERCHUNK_ASSIGN_OR_RETURN(const size_t got, memfile->ReadAt(part.offset, to, kOptions));
+        return got == part.length ? absl::OkStatus() : absl::DataLossError("cut short");
+      }
+      return ForEachExtent(*memfile, part, [](const Extent&) { return absl::OkStatus(); });
+    });
+  }
 
-  absl::Status ReadPages(uint64_t count, int depth,
-                         const std::function<uint64_t()>& next) override {
-    std::vector<std::vector<uint64_t>> offsets(depth);
-    for (uint64_t i = 0; i < count; ++i) offsets[i % depth].push_back(next());
-    std::vector<std::thread> threads;
-    std::vector<absl::Status> ends(depth);
-    for (int i = 0; i < depth; ++i) {
-      threads.emplace_back([&, i] {
-        for (const uint64_t offset : offsets[i]) ends[i].Update(Read(*demand_, offset, kPageBytes));
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    for (const absl::Status& end : ends) PEERCHUNK_RETURN_IF_ERROR(end);
-    return absl::OkStatus();
+  absl::StatusOr<ReadFigures> Read(const RandomReads& reads) override {
+    return ReadOnThreads(reads, [&](int, uint64_t offset) {
+      return CheckedRead(*demand_, FileIdOf(reads.sample), offset, reads.bytes);
+    });
+  }
+
+  absl::StatusOr<ReadFigures> ReadUnderBulk(const RandomReads& reads) override {
+    return ReadDuring([&] { return ReadAll({.sample = reads.sample}); },
+                      [&] { return Read(reads); });
+  }
+
+  absl::Status ReadAllByMany(const Sample& sample, int count) override {
+    return InParts(count * kPageBytes, count, [&](const Part&) -> absl::Status {
+      const auto connector = GrpcConnector::Create({.credentials = credentials_});
+      PEERCHUNK_ASSIGN_OR_RETURN(const auto client, connector->Connect(address_, PeerLane::kBulk));
+      return CheckedRead(*client, FileIdOf(sample), 0, sample.size);
+    });
   }
 
  private:
-  // As a reader must: every extent's place and checksum, and the declared end.
-  absl::Status Read(ChunkServiceClient& client, uint64_t offset, uint64_t length) {
-    const auto stream =
-        client.GetBuildFile({.file = kFile, .offset = offset, .length = length}, {});
-    uint64_t next = offset;
-    bool last = false;
-    while (true) {
-      PEERCHUNK_ASSIGN_OR_RETURN(const auto message, stream->Next(absl::InfiniteFuture()));
-      if (!message.has_value()) break;
-      last = message->last;
-      if (!message->extent) continue;
-      if (message->extent->offset != next) return absl::DataLossError("out of order");
-      if (!message->extent->zero) {
-        uint32_t crc = 0;
-        for (std::string_view piece : message->extent->pieces) crc = ExtendCrc32c(crc, piece);
-        if (crc != message->extent->crc32c) return absl::DataLossError("wrong checksum");
-      }
-      next += message->extent->length;
-    }
-    if (!last || next != offset + length) return absl::DataLossError("cut short");
-    return absl::OkStatus();
+  PeerchunkClient(const Samples& samples, PeerAddress address,
+                  std::shared_ptr<grpc::ChannelCredentials> credentials)
+      : samples_(samples),
+        address_(std::move(address)),
+        credentials_(std::move(credentials)),
+        connector_(GrpcConnector::Create({.credentials = credentials_})) {}
+
+  BuildFileId FileIdOf(const Sample& sample) const {
+    return FileOf(static_cast<size_t>(&sample - samples_.files.data()));
   }
 
-  const Sample sample_;
-  const std::unique_ptr<ServerProcess> server_;
+  static absl::Status ForEachExtent(Seekable& memfile, const Part& part,
+                                    const std::function<absl::Status(const Extent&)>& take) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const auto reader,
+                               memfile.OpenRangeReader(part.offset, part.length, kOptions));
+    uint64_t done = 0;
+    while (true) {
+      PEERCHUNK_ASSIGN_OR_RETURN(const auto extent, reader->Next());
+      if (!extent) break;
+      PEERCHUNK_RETURN_IF_ERROR(take(*extent));
+      done += extent->length;
+    }
+    return done == part.length ? absl::OkStatus() : absl::DataLossError("cut short");
+  }
+
+  // What FetchBuild does with a diff: data written where it belongs, zeros left as holes, and the
+  // checksum of the whole file compared with the recorded one.
+  static absl::Status CopyToFile(Seekable& memfile, const BulkRead& work) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, memfile.Stat(kOptions));
+    PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(work.path, O_RDWR | O_CREAT | O_EXCL));
+    std::vector<uint32_t> crcs(work.streams);
+    std::vector<uint64_t> lengths(work.streams);
+    PEERCHUNK_RETURN_IF_ERROR(
+        InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {
+          uint32_t crc = 0;
+          PEERCHUNK_RETURN_IF_ERROR(ForEachExtent(memfile, part, [&](const Extent& extent) {
+            if (extent.zero) {
+              crc = CombineCrc32c(crc, Crc32cOfZeros(extent.length), extent.length);
+              return absl::OkStatus();
+            }
+            for (const std::string_view piece : extent.pieces) crc = ExtendCrc32c(crc, piece);
+            return file.WriteVectorAt(extent.offset, extent.pieces);
+          }));
+          crcs[part.index] = crc;
+          lengths[part.index] = part.length;
+          return absl::OkStatus();
+        }));
+    uint32_t crc = 0;
+    for (int i = 0; i < work.streams; ++i) crc = CombineCrc32c(crc, crcs[i], lengths[i]);
+    if (stat.crc32c != crc) return absl::DataLossError("the whole file has another checksum");
+    return file.Truncate(work.sample.size);  // Zeros at the end are a hole too.
+  }
+
+  static const ReadOptions kOptions;
+
+  const Samples& samples_;
+  const PeerAddress address_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  const std::shared_ptr<GrpcConnector> connector_;
+  ThreadPool pool_{"bench", 2};
+  Metrics metrics_;
   std::shared_ptr<ChunkServiceClient> demand_;
-  std::shared_ptr<ChunkServiceClient> bulk_;
+  std::unique_ptr<PeerDirectory> directory_;
+  std::shared_ptr<StorageProvider> base_;
 };
+
+const ReadOptions PeerchunkClient::kOptions{.sources = SourcePolicy::kPeerOnly};
+
+// `folder`, of its own, is made when the server starts.
+Contender On(const std::string& name, const std::string& folder_name, const TlsFiles& tls) {
+  return {.name = name,
+          .serve = [=](const Samples& samples) -> absl::StatusOr<std::unique_ptr<ServerProcess>> {
+            const std::string folder = samples.folder + "/" + folder_name;
+            if (mkdir(folder.c_str(), 0700) != 0) return ErrnoStatus(errno, "make " + folder);
+            return ServerProcess::Start([&](const ServerProcess::Ready& ready) {
+              return ServeSamples(samples, folder, tls, ready);
+            });
+          },
+          .connect =
+              [=](const Samples& samples, int port) {
+                return PeerchunkClient::Make(samples, port, samples.folder + "/" + folder_name,
+                                             tls);
+              }};
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Contender>> StartOurs(const Sample& sample) {
-  PEERCHUNK_ASSIGN_OR_RETURN(auto server, ServerProcess::Start([&](const auto& ready) {
-                               const absl::Status end = Serve(sample, ready);
-                               std::fprintf(stderr, "server: %s\n", end.ToString().c_str());
-                             }));
-  return std::make_unique<Ours>(sample, std::move(server));
+Contender Peerchunk() { return On(kPeerchunk, "peerchunk", {}); }
+
+absl::StatusOr<Contender> PeerchunkWithTls(const std::string& folder) {
+  const test::TestAuthority authority;
+  const auto identity = authority.Issue("IP:127.0.0.1");
+  const TlsFiles tls{.certificate_path = folder + "/node.pem",
+                     .key_path = folder + "/node.key",
+                     .authority_path = folder + "/ca.pem"};
+  PEERCHUNK_ASSIGN_OR_RETURN(const File files, File::Open(folder, O_RDONLY | O_DIRECTORY));
+  PEERCHUNK_RETURN_IF_ERROR(files.ReplaceFile("node.pem", identity.certificate));
+  PEERCHUNK_RETURN_IF_ERROR(files.ReplaceFile("node.key", identity.key));
+  PEERCHUNK_RETURN_IF_ERROR(files.ReplaceFile("ca.pem", authority.Pem()));
+  return On(kPeerchunkTls, "peerchunk-tls", tls);
 }
 
 }  // namespace peerchunk::bench

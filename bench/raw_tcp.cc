@@ -1,4 +1,4 @@
-// The floor: sendfile on one side, read on the other, nothing in between.
+// The floor: sendfile on one side, read on the other, nothing in between and nothing checked.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -7,12 +7,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 #include <thread>
-#include <vector>
 
 #include "bench/contender.h"
+#include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
@@ -20,6 +20,7 @@ namespace peerchunk::bench {
 namespace {
 
 struct Request {
+  uint64_t file;
   uint64_t offset;
   uint64_t length;
 };
@@ -30,129 +31,135 @@ bool ReadExactly(int fd, void* to, size_t size) {
     const ssize_t got = read(fd, at, size);
     if (got <= 0) return false;
     at += got;
-    size -= got;
+    size -= static_cast<size_t>(got);
   }
   return true;
 }
 
-void Answer(int connection, const std::string& path) {
+void Answer(const Samples& samples, File connection) {
   const int one = 1;
-  setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  setsockopt(connection.fd(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  std::vector<File> files;
+  for (const Sample& sample : samples.files) {
+    files.push_back(*File::Open(samples.PathOf(sample), O_RDONLY));
+  }
   Request request;
-  while (ReadExactly(connection, &request, sizeof(request))) {
-    off_t offset = request.offset;
-    uint64_t left = request.length;
-    while (left > 0) {
-      const ssize_t sent = sendfile(connection, file, &offset, left);
-      if (sent <= 0) break;
-      left -= sent;
+  while (ReadExactly(connection.fd(), &request, sizeof(request))) {
+    auto offset = static_cast<off_t>(request.offset);
+    for (uint64_t left = request.length; left > 0;) {
+      const ssize_t sent = sendfile(connection.fd(), files[request.file].fd(), &offset, left);
+      if (sent <= 0) return;
+      left -= static_cast<uint64_t>(sent);
     }
   }
-  close(file);
-  close(connection);
 }
 
-void Serve(const std::string& path, const std::function<void(int)>& ready) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+absl::Status Serve(const Samples& samples, const ServerProcess::Ready& ready) {
+  const File listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      listen(listener, 128) != 0 ||
-      getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    return;
+  if (bind(listener.fd(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      listen(listener.fd(), 256) != 0 ||
+      getsockname(listener.fd(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return ErrnoStatus(errno, "listen");
   }
   ready(ntohs(address.sin_port));
   while (true) {
-    const int connection = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (connection >= 0) std::thread(Answer, connection, path).detach();
+    const int connection = accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC);
+    if (connection < 0) return ErrnoStatus(errno, "accept");
+    std::thread(Answer, samples, File(connection)).detach();
   }
 }
 
-class RawTcp final : public Contender {
+// Blocking, one connection for each read that is under way, kept for the next ones.
+class RawTcpClient final : public Client {
  public:
-  RawTcp(const Sample& sample, std::unique_ptr<ServerProcess> server)
-      : sample_(sample), server_(std::move(server)), buffer_(kMiB) {}
-  ~RawTcp() override {
-    for (const int fd : connections_) close(fd);
+  RawTcpClient(const Samples& samples, int port) : samples_(samples), port_(port) {}
+
+  absl::Status ReadAll(const BulkRead& work) override {
+    PEERCHUNK_RETURN_IF_ERROR(ConnectUpTo(work.streams));
+    File file;
+    if (work.to == Destination::kFile) {
+      PEERCHUNK_ASSIGN_OR_RETURN(file, File::Open(work.path, O_RDWR | O_CREAT | O_EXCL));
+    }
+    return InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {
+      PEERCHUNK_RETURN_IF_ERROR(Ask(part.index, work.sample, part.offset, part.length));
+      std::vector<char> buffer(work.to == Destination::kMemory ? 0 : kMiB);
+      for (uint64_t done = 0; done < part.length;) {
+        char* const to = buffer.empty() ? &work.memory[part.offset + done] : buffer.data();
+        const ssize_t got =
+            read(connections_[part.index].fd(), to, std::min<uint64_t>(part.length - done, kMiB));
+        if (got <= 0) return ErrnoStatus(errno, "read");
+        const auto bytes = static_cast<size_t>(got);
+        if (file.is_open())
+          PEERCHUNK_RETURN_IF_ERROR(file.WriteAt(part.offset + done, {to, bytes}));
+        done += bytes;
+      }
+      return absl::OkStatus();
+    });
   }
 
-  std::string name() const override { return "raw TCP (sendfile)"; }
-
-  absl::Status ReadAll() override {
-    PEERCHUNK_RETURN_IF_ERROR(ConnectUpTo(1));
-    const Request request{0, sample_.size};
-    if (write(connections_[0], &request, sizeof(request)) != sizeof(request)) {
-      return ErrnoStatus(errno, "write");
-    }
-    for (uint64_t left = sample_.size; left > 0;) {
-      const ssize_t got =
-          read(connections_[0], buffer_.data(), std::min<uint64_t>(left, buffer_.size()));
-      if (got <= 0) return ErrnoStatus(errno, "read");
-      left -= got;
-    }
-    return absl::OkStatus();
+  absl::StatusOr<ReadFigures> Read(const RandomReads& reads) override {
+    PEERCHUNK_RETURN_IF_ERROR(ConnectUpTo(reads.depth));
+    std::vector<std::vector<char>> buffers(reads.depth, std::vector<char>(reads.bytes));
+    return ReadOnThreads(reads, [&](int thread, uint64_t offset) {
+      return ReadOne(thread, reads, offset, buffers[thread]);
+    });
   }
 
-  // Blocking, one connection for each read that is under way.
-  absl::Status ReadPages(uint64_t count, int depth,
-                         const std::function<uint64_t()>& next) override {
-    PEERCHUNK_RETURN_IF_ERROR(ConnectUpTo(depth));
-    std::vector<std::vector<uint64_t>> offsets(depth);
-    for (uint64_t i = 0; i < count; ++i) offsets[i % depth].push_back(next());
-    std::vector<std::thread> threads;
-    std::atomic<bool> failed{false};
-    for (int i = 0; i < depth; ++i) {
-      threads.emplace_back([&, i] {
-        char page[kPageBytes];
-        for (const uint64_t offset : offsets[i]) {
-          const Request request{offset, kPageBytes};
-          if (write(connections_[i], &request, sizeof(request)) != sizeof(request) ||
-              !ReadExactly(connections_[i], page, sizeof(page))) {
-            failed = true;
-            return;
-          }
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    return failed ? absl::InternalError("a raw read failed") : absl::OkStatus();
+  absl::StatusOr<ReadFigures> ReadUnderBulk(const RandomReads& reads) override {
+    RawTcpClient bulk(samples_, port_);
+    return ReadDuring([&] { return bulk.ReadAll({.sample = reads.sample}); },
+                      [&] { return Read(reads); });
   }
 
  private:
   absl::Status ConnectUpTo(size_t count) {
     while (connections_.size() < count) {
-      const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      sockaddr_in address{};
-      address.sin_family = AF_INET;
-      address.sin_port = htons(server_->port());
-      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-      if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
-        const int error = errno;
-        close(fd);
-        return ErrnoStatus(error, "connect");
-      }
-      const int one = 1;
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-      connections_.push_back(fd);
+      PEERCHUNK_ASSIGN_OR_RETURN(const int connection, ConnectTo(port_));
+      connections_.emplace_back(connection);
     }
     return absl::OkStatus();
   }
 
-  const Sample sample_;
-  const std::unique_ptr<ServerProcess> server_;
-  std::vector<int> connections_;
-  std::vector<char> buffer_;
+  absl::Status Ask(int connection, const Sample& sample, uint64_t offset, uint64_t length) {
+    const auto file = static_cast<uint64_t>(&sample - samples_.files.data());
+    const Request request{file, offset, length};
+    if (write(connections_[connection].fd(), &request, sizeof(request)) != sizeof(request)) {
+      return ErrnoStatus(errno, "write");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadOne(int connection, const RandomReads& reads, uint64_t offset,
+                       std::vector<char>& buffer) {
+    PEERCHUNK_RETURN_IF_ERROR(Ask(connection, reads.sample, offset, reads.bytes));
+    if (!ReadExactly(connections_[connection].fd(), buffer.data(), buffer.size())) {
+      return ErrnoStatus(errno, "read");
+    }
+    return absl::OkStatus();
+  }
+
+  const Samples& samples_;
+  const int port_;
+  std::vector<File> connections_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Contender>> StartRawTcp(const Sample& sample) {
-  PEERCHUNK_ASSIGN_OR_RETURN(
-      auto server, ServerProcess::Start([&](const auto& ready) { Serve(sample.path, ready); }));
-  return std::make_unique<RawTcp>(sample, std::move(server));
+Contender RawTcp() {
+  return {
+      .name = kRawTcp,
+      .serve =
+          [](const Samples& samples) {
+            return ServerProcess::Start(
+                [&](const ServerProcess::Ready& ready) { return Serve(samples, ready); });
+          },
+      .connect = [](const Samples& samples, int port) -> absl::StatusOr<std::unique_ptr<Client>> {
+        return std::make_unique<RawTcpClient>(samples, port);
+      }};
 }
 
 }  // namespace peerchunk::bench

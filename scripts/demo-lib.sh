@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The stage hands of scripts/demo: nodes, the guest, figures, cleaning up. Sourced by it alone, after
-# lib.sh. Uses its `peerchunkd`, `peerchunk`, `cold_mib`.
+# The stage hands of scripts/demo: nodes, the guest, figures, cleaning up. Sourced by it and by
+# bench/guest, after lib.sh. Uses its `peerchunkd`, `peerchunk`, `cold_mib`.
 
 guest_scripts=$root/scripts/guest
 work=''                 # Everything is in here; removed at the end.
@@ -220,9 +220,10 @@ make_snapshot() {
   esac
 }
 
-start_guest() {
-  "$guest_scripts/run-guest" --memfile "$work/mnt/memfile" --rootfs "$work/mnt/rootfs.ext4" \
-    --snapfile "$work/mnt/snapfile" --serial-log "$work/serial.log" --serial-in "$work/serial.in" \
+start_guest() { # [FOLDER WITH ITS FILES]
+  local files=${1:-$work/mnt}
+  "$guest_scripts/run-guest" --memfile "$files/memfile" --rootfs "$files/rootfs.ext4" \
+    --snapfile "$files/snapfile" --serial-log "$work/serial.log" --serial-in "$work/serial.in" \
     --monitor "$work/monitor" --pidfile "$work/qemu.pid" >"$work/run-guest.log" 2>&1 &
   guest_pid=$!
 }

@@ -1,0 +1,173 @@
+#include "bench/contest.h"
+
+#include <algorithm>
+#include <iostream>
+
+#include "bench/format.h"
+#include "peerchunk/base/range.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk::bench {
+namespace {
+
+using Kind = Measurement::Kind;
+
+std::string SizeOf(const Sample& sample) {
+  return absl::StrCat(sample.size / kMiB, " MiB, ", sample.zero_percent, " % zeros");
+}
+
+std::string KibText(uint64_t kib) {
+  return kib % 1024 == 0 ? absl::StrCat(kib / 1024, " MiB") : absl::StrCat(kib, " KiB");
+}
+
+double Gib(const Sample& sample) { return static_cast<double>(sample.size) / kGiB; }
+
+struct DestinationName {
+  const char* id;
+  const char* text;
+};
+DestinationName NameOf(Destination to) {
+  switch (to) {
+    case Destination::kNowhere:
+      return {"nowhere", "thrown away"};
+    case Destination::kMemory:
+      return {"memory", "to warm memory"};
+    case Destination::kFile:
+      return {"file", "to a fresh file"};
+  }
+  return {"", ""};
+}
+
+}  // namespace
+
+std::vector<Measurement> Contest::Run() {
+  // First: what the server needs at rest is to be seen before it has worked.
+  if (Wanted("memory")) MeasureMemory();
+  if (Wanted("bulk")) {
+    for (const Destination to : {Destination::kNowhere, Destination::kMemory, Destination::kFile}) {
+      for (const int streams : plan_.streams) {
+        for (size_t sample = 0; sample < samples_.files.size(); ++sample) {
+          MeasureBulk(to, streams, sample);
+        }
+      }
+    }
+  }
+  if (Wanted("reads")) {
+    for (const uint64_t kib : plan_.read_kib) {
+      for (const int depth : plan_.depths) MeasureReads(kib, depth);
+    }
+  }
+  if (Wanted("demand")) MeasureDemandUnderBulk();
+  return std::move(measurements_);
+}
+
+bool Contest::Wanted(const std::string& work) const {
+  return std::find(plan_.works.begin(), plan_.works.end(), work) != plan_.works.end();
+}
+
+void Contest::MeasureMemory() {
+  constexpr int kClients = 16;
+  const Sample& sample = samples_.files.front();
+  Measurement measurement{.id = "memory",
+                          .title = absl::StrCat("memory of peerchunk's server, ", SizeOf(sample)),
+                          .kind = Kind::kMemory,
+                          .gib = kClients * Gib(sample),
+                          .rows = {{"at rest", {}}, {absl::StrCat(kClients, " clients"), {}}}};
+  const auto ours = std::find_if(contenders_.begin(), contenders_.end(),
+                                 [](const auto& one) { return one->name() == kPeerchunk; });
+  if (ours == contenders_.end()) return;
+  const int rounds = std::min(plan_.rounds, 2);  // The most that was resident: seldom differs.
+  const auto work = [&]() -> absl::Status {
+    PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t at_rest, (*ours)->ServerBytes());
+    measurement.rows[0].rounds.push_back({.server_bytes = at_rest});
+    for (int round = 0; round < rounds; ++round) {
+      PEERCHUNK_ASSIGN_OR_RETURN(
+          measurement.rows[1].rounds.emplace_back(),
+          (*ours)->Do({.kind = Order::Kind::kManyClients, .clients = kClients}));
+    }
+    return absl::OkStatus();
+  };
+  if (const absl::Status end = work(); !end.ok()) {
+    failures_.push_back(Annotate(end, measurement.title));
+    return;
+  }
+  Report(std::move(measurement));
+}
+
+void Contest::MeasureBulk(Destination to, int streams, size_t sample) {
+  const DestinationName name = NameOf(to);
+  const Sample& file = samples_.files[sample];
+  std::vector<Turn> turns;
+  for (const auto& contender : contenders_) {
+    turns.push_back({contender.get(), {.sample = sample, .to = to, .streams = streams}});
+  }
+  Measure({.id = Format("bulk/%s/zeros-%d/streams-%d", name.id, file.zero_percent, streams),
+           .title = Format("bulk %s, %s, %d stream%s", name.text, SizeOf(file).c_str(), streams,
+                           streams == 1 ? "" : "s"),
+           .kind = Kind::kBulk,
+           .gib = Gib(file)},
+          std::move(turns));
+}
+
+void Contest::MeasureReads(uint64_t kib, int depth) {
+  std::vector<Turn> turns;
+  for (const auto& contender : contenders_) {
+    turns.push_back({contender.get(),
+                     {.kind = Order::Kind::kReads,
+                      .bytes = kib * 1024,
+                      .depth = depth,
+                      .seconds = plan_.seconds}});
+  }
+  Measure({.id = absl::StrCat("reads/", kib, "/depth-", depth),
+           .title = absl::StrCat("random reads of ", KibText(kib), ", depth ", depth),
+           .kind = Kind::kReads},
+          std::move(turns));
+}
+
+void Contest::MeasureDemandUnderBulk() {
+  Measurement measurement{.id = "demand",
+                          .title = "random reads of 4 KiB, depth 1, alone and under a bulk read",
+                          .kind = Kind::kUnderBulk};
+  std::vector<Turn> turns;
+  for (const auto& contender : contenders_) {
+    Order order{.kind = Order::Kind::kReads, .bytes = kPageBytes, .seconds = plan_.seconds};
+    turns.push_back({contender.get(), order});
+    measurement.rows.push_back({contender->name() + ", alone", {}});
+    order.kind = Order::Kind::kReadsUnderBulk;
+    turns.push_back({contender.get(), order});
+    measurement.rows.push_back({contender->name() + ", under bulk", {}});
+  }
+  Measure(std::move(measurement), std::move(turns));
+}
+
+void Contest::Measure(Measurement measurement, std::vector<Turn> turns) {
+  if (measurement.rows.empty()) {
+    for (const Turn& turn : turns) measurement.rows.push_back({turn.contender->name(), {}});
+  }
+  std::vector<bool> out(turns.size());
+  const int first = plan_.rounds > 1 ? -1 : 0;  // Round -1 warms up.
+  for (int round = first; round < plan_.rounds; ++round) {
+    for (size_t i = 0; i < turns.size(); ++i) {
+      if (out[i]) continue;
+      turns[i].order.seed = static_cast<uint64_t>(round + 1);
+      const absl::StatusOr<Outcome> outcome = turns[i].contender->Do(turns[i].order);
+      if (!outcome.ok()) {
+        out[i] = true;
+        measurement.rows[i].rounds.clear();
+        if (!absl::IsUnimplemented(outcome.status())) {
+          failures_.push_back(Annotate(outcome.status(), measurement.title));
+        }
+      } else if (round >= 0) {
+        measurement.rows[i].rounds.push_back(*outcome);
+      }
+    }
+  }
+  Report(std::move(measurement));
+}
+
+void Contest::Report(Measurement measurement) {
+  std::cout << Table(measurement) << std::flush;
+  measurements_.push_back(std::move(measurement));
+}
+
+}  // namespace peerchunk::bench
