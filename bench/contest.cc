@@ -41,8 +41,11 @@ DestinationName NameOf(Destination to) {
 }  // namespace
 
 std::vector<Measurement> Contest::Run() {
-  // First: what the server needs at rest is to be seen before it has worked.
-  if (Wanted("memory")) MeasureMemory();
+  const auto ours = std::find_if(contenders_.begin(), contenders_.end(),
+                                 [](const auto& one) { return one->name() == kPeerchunk; });
+  const bool memory = Wanted("memory") && ours != contenders_.end();
+  // Before the server has worked.
+  const absl::StatusOr<uint64_t> at_rest = memory ? (*ours)->ServerBytes() : 0;
   if (Wanted("bulk")) {
     for (const Destination to : {Destination::kNowhere, Destination::kMemory, Destination::kFile}) {
       for (const int streams : plan_.streams) {
@@ -58,6 +61,8 @@ std::vector<Measurement> Contest::Run() {
     }
   }
   if (Wanted("demand")) MeasureDemandUnderBulk();
+  // Last: so many clients leave their process with a large heap.
+  if (memory) MeasureMemory(**ours, at_rest);
   return std::move(measurements_);
 }
 
@@ -65,7 +70,7 @@ bool Contest::Wanted(const std::string& work) const {
   return std::find(plan_.works.begin(), plan_.works.end(), work) != plan_.works.end();
 }
 
-void Contest::MeasureMemory() {
+void Contest::MeasureMemory(RunningContender& ours, const absl::StatusOr<uint64_t>& at_rest) {
   constexpr int kClients = 16;
   const Sample& sample = samples_.files.front();
   Measurement measurement{.id = "memory",
@@ -73,17 +78,13 @@ void Contest::MeasureMemory() {
                           .kind = Kind::kMemory,
                           .gib = kClients * Gib(sample),
                           .rows = {{"at rest", {}}, {absl::StrCat(kClients, " clients"), {}}}};
-  const auto ours = std::find_if(contenders_.begin(), contenders_.end(),
-                                 [](const auto& one) { return one->name() == kPeerchunk; });
-  if (ours == contenders_.end()) return;
   const int rounds = std::min(plan_.rounds, 2);  // The most that was resident: seldom differs.
   const auto work = [&]() -> absl::Status {
-    PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t at_rest, (*ours)->ServerBytes());
-    measurement.rows[0].rounds.push_back({.server_bytes = at_rest});
+    PEERCHUNK_RETURN_IF_ERROR(at_rest);
+    measurement.rows[0].rounds.push_back({.server_bytes = *at_rest});
     for (int round = 0; round < rounds; ++round) {
-      PEERCHUNK_ASSIGN_OR_RETURN(
-          measurement.rows[1].rounds.emplace_back(),
-          (*ours)->Do({.kind = Order::Kind::kManyClients, .clients = kClients}));
+      PEERCHUNK_ASSIGN_OR_RETURN(measurement.rows[1].rounds.emplace_back(),
+                                 ours.Do({.kind = Order::Kind::kManyClients, .clients = kClients}));
     }
     return absl::OkStatus();
   };

@@ -39,10 +39,10 @@ class Contest {
   };
 
   bool Wanted(const std::string& work) const;
-  void MeasureMemory();
   void MeasureBulk(Destination to, int streams, size_t sample);
   void MeasureReads(uint64_t kib, int depth);
   void MeasureDemandUnderBulk();
+  void MeasureMemory(RunningContender& ours, const absl::StatusOr<uint64_t>& at_rest);
   // One turn for each row.
   void Measure(Measurement measurement, std::vector<Turn> turns);
   void Report(Measurement measurement);
