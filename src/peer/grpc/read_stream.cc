@@ -169,7 +169,8 @@ ReadStream::Event ReadStream::TakeEvent(absl::Time wait_until, bool poll) {
   bool got = false;
   if (poll) {
     const absl::Time until = std::min(wait_until, clock_.Now() + kPolling);
-    const auto past = std::chrono::system_clock::time_point::min();
+    // Not time_point::min(): gRPC takes a time before 1970 for the infinite future.
+    constexpr std::chrono::system_clock::time_point past{};
     do {
       got = queue_.AsyncNext(&tag, &ok, past) == grpc::CompletionQueue::GOT_EVENT;
     } while (!got && clock_.Now() < until);
