@@ -1,5 +1,6 @@
 #include "peerchunk/node/node.h"
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <set>
@@ -42,6 +43,9 @@ struct Node::Impl {
   absl::Status Open();
   absl::Status Start(const std::vector<std::string>& bound_addresses);
   absl::Status CheckAddresses(const BuildSources& sources) const;
+  absl::Status CheckRoom(const BuildId& id, std::string_view what) const;
+  // `named`, then what NodeOptions::locations knows.
+  std::vector<std::string> AddressesOf(const BuildId& id, std::vector<std::string> named) const;
   NodeBuildInfo Describe(const BuildId& id) const;
   // A build, other than `id`, whose header as known here maps `id`; nil: none.
   BuildId DescendantOf(const BuildId& id) const;
@@ -54,6 +58,7 @@ struct Node::Impl {
   ThreadPool fetches;
   ThreadPool loads;
   std::unique_ptr<BuildRegistry> registry;
+  std::vector<std::string> own_addresses;    // Set by Start.
   std::optional<AddressPolicy> policy;       // Set by Start.
   std::unique_ptr<PeerDirectory> directory;  // Set by Start.
   std::unique_ptr<TemplateCache> templates;
@@ -81,7 +86,7 @@ absl::Status Node::Impl::Open() {
   cache.chunks.executor = &fetches;
   cache.chunks.metrics = metrics;
   cache.open_provider = [this](const BuildId& build, const std::vector<std::string>& addresses) {
-    return directory->OpenBuild(build, addresses, options.base);
+    return directory->OpenBuild(build, AddressesOf(build, addresses), options.base);
   };
   cache.registry = registry.get();
   cache.executor = &loads;
@@ -98,7 +103,8 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   if (started.load()) return absl::FailedPreconditionError("Node::Start twice");
   AddressPolicy::Options rules;
   rules.networks = options.peer_networks;
-  rules.own_addresses = bound_addresses.empty() ? options.listen_addresses : bound_addresses;
+  own_addresses = bound_addresses.empty() ? options.listen_addresses : bound_addresses;
+  rules.own_addresses = own_addresses;
   PEERCHUNK_ASSIGN_OR_RETURN(policy, AddressPolicy::Create(rules));
 
   PeerDirectory::Options peers{.policy = *policy};
@@ -116,14 +122,37 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   uploads.metrics = metrics;
   uploads.seed = RandomSeed();
   uploads.ancestor_is_durable = [this](const BuildId& ancestor) {
-    return ForeignAncestorIsDurable(ancestor, templates->SourcesOf(ancestor), *directory,
-                                    options.base);
+    return ForeignAncestorIsDurable(ancestor, AddressesOf(ancestor, templates->SourcesOf(ancestor)),
+                                    *directory, options.base);
   };
   uploads.on_durable = [this](const BuildId& build) { templates->Release(build); };
   PEERCHUNK_ASSIGN_OR_RETURN(
       uploader, Uploader::Start(registry.get(), options.base.get(), std::move(uploads)));
   started.store(true);
+  if (options.locations != nullptr) {
+    for (const auto& build : registry->List()) options.locations->Add(build->id, own_addresses);
+  }
   return service->Start();
+}
+
+absl::Status Node::Impl::CheckRoom(const BuildId& id, std::string_view what) const {
+  if (!templates->BuildStore().Full()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      AbslView(what), " ", id.ToString(),
+      ": what may not be evicted, builds that are not durable yet or are in use, fills the cache "
+      "budget of ",
+      options.cache_capacity_bytes,
+      " bytes: wait for uploads, raise the budget (--cache-capacity), or use another node"));
+}
+
+std::vector<std::string> Node::Impl::AddressesOf(const BuildId& id,
+                                                 std::vector<std::string> named) const {
+  if (options.locations == nullptr) return named;
+  for (std::string& address : options.locations->AddressesOf(id)) {
+    const bool known = std::find(named.begin(), named.end(), address) != named.end();
+    if (!known && policy->Check(address).ok()) named.push_back(std::move(address));
+  }
+  return named;
 }
 
 absl::Status Node::Impl::CheckAddresses(const BuildSources& sources) const {
@@ -190,14 +219,12 @@ absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles
   if (impl_->draining.load()) {
     return absl::UnavailableError("this node is draining and takes no new pauses: pause elsewhere");
   }
-  if (impl_->templates->BuildStore().Full()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("builds that are not durable yet fill the cache budget of ",
-                     impl_->options.cache_capacity_bytes,
-                     " bytes: wait for uploads, raise the budget, or pause elsewhere"));
-  }
+  PEERCHUNK_RETURN_IF_ERROR(impl_->CheckRoom(id, "pause"));
   PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Add(id, files, sync));
   impl_->uploader->Enqueue(id);
+  if (impl_->options.locations != nullptr) {
+    impl_->options.locations->Add(id, impl_->own_addresses);
+  }
   // The build is safe and served by now; a template that does not load is tried again when asked
   // for.
   if (auto loaded = impl_->templates->AddSnapshot(id, {}); !loaded.ok()) {
@@ -214,13 +241,17 @@ absl::StatusOr<std::shared_ptr<Template>> Node::GetTemplate(const BuildId& id,
     return absl::FailedPreconditionError("Node::GetTemplate before Start");
   }
   PEERCHUNK_RETURN_IF_ERROR(impl_->CheckAddresses(sources));
+  if (impl_->registry->Find(id) == nullptr && impl_->templates->GetCachedTemplate(id) == nullptr) {
+    PEERCHUNK_RETURN_IF_ERROR(impl_->CheckRoom(id, "resume"));
+  }
   return impl_->templates->GetTemplate(id, sources, options);
 }
 
 absl::StatusOr<std::shared_ptr<StorageProvider>> Node::OpenBuild(
     const BuildId& id, const std::vector<std::string>& addresses) {
   if (!impl_->started.load()) return absl::FailedPreconditionError("Node::OpenBuild before Start");
-  return impl_->directory->OpenBuild(id, addresses, impl_->options.base);
+  PEERCHUNK_RETURN_IF_ERROR(impl_->CheckRoom(id, "fetch"));
+  return impl_->directory->OpenBuild(id, impl_->AddressesOf(id, addresses), impl_->options.base);
 }
 
 SourceBytes Node::BytesOf(const BuildFileId& file) const {
@@ -281,6 +312,9 @@ absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& op
   if (record != nullptr) {
     if (impl_->uploader != nullptr) impl_->uploader->Forget(id);
     PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Remove(id));
+    if (impl_->options.locations != nullptr) {
+      impl_->options.locations->Remove(id, impl_->own_addresses);
+    }
   }
   impl_->templates->Evict(id);
   if (!options.from_base) return 0;

@@ -10,6 +10,7 @@
 #include <absl/time/time.h>
 
 #include "peerchunk/base/metrics.h"
+#include "peerchunk/node/build_locations.h"
 #include "peerchunk/peer/address_policy.h"
 #include "peerchunk/peer/peer_directory.h"
 #include "peerchunk/service/chunk_service.h"
@@ -31,6 +32,8 @@ struct NodeOptions {
   // The addresses on which peers reach this node, "ip:port": never dialled by itself, and deciding
   // whether loopback peers are allowed.
   std::vector<std::string> listen_addresses;
+  // Asked where a build lies, besides what callers name; told what is paused here. May be null.
+  std::shared_ptr<BuildLocations> locations;
   // CIDR networks that peers lie in; empty: the private ranges.
   std::vector<std::string> peer_networks;
   // Credentials for dialling peers; null: plaintext, which is refused beyond loopback unless...
@@ -103,19 +106,20 @@ class Node {
 
   // Takes over a snapshot's files (BuildRegistry::Add). When it returns, peers are served and the
   // upload is queued. Unavailable while draining; ResourceExhausted when the disk budget is used up
-  // by builds that are not durable.
+  // by what may not be evicted.
   absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files);
   // As above and on disk before it returns, whatever NodeOptions::pause_sync says.
   absl::StatusOr<NodeBuildInfo> Pause(const BuildId& id, const SnapshotFiles& files, bool sync);
 
   // Makes a build ready for use here. Addresses are checked by policy before anything is dialled.
+  // ResourceExhausted as in Pause, for a build that is neither loaded nor recorded here.
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options = {});
 
   // A provider for bulk copies, which do not pass through the chunk caches: reads this build's
   // objects from the nodes at `addresses` (checked by policy) first, then from the base. Must not
-  // outlive the node.
+  // outlive the node. ResourceExhausted as in GetTemplate.
   absl::StatusOr<std::shared_ptr<StorageProvider>> OpenBuild(
       const BuildId& id, const std::vector<std::string>& addresses);
   // Where the bytes of a file came from so far, in this process.
