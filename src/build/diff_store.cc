@@ -200,6 +200,12 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
   return fits;
 }
 
+bool DiffStore::HasRoom(uint64_t bytes) const {
+  const MutexLock lock(mutex_);
+  const uint64_t held = AllocatedLocked();
+  return held <= options_.capacity_bytes && bytes <= options_.capacity_bytes - held;
+}
+
 uint64_t DiffStore::AllocatedLocked() const {
   uint64_t held = 0;
   for (const auto& [id, entry] : entries_) {

@@ -464,7 +464,8 @@ absl::StatusOr<bool> BuildRegistry::Impl::WriteMetadata(std::string_view bytes,
   return true;
 }
 
-absl::Status BuildRegistry::ReplaceMetadata(const BuildId& id, std::string_view bytes) {
+absl::Status BuildRegistry::ReplaceMetadata(const BuildId& id, std::string_view bytes,
+                                            std::optional<uint64_t> only_version) {
   const std::string context = absl::StrCat("replace metadata.json of ", id.ToString());
   if (bytes.size() > kMaxMetadataBytes) {
     return absl::InvalidArgumentError(
@@ -475,6 +476,10 @@ absl::Status BuildRegistry::ReplaceMetadata(const BuildId& id, std::string_view 
       impl_->Change(id, [&](RecordedBuild& build) -> absl::StatusOr<bool> {
         PEERCHUNK_RETURN_IF_ERROR(CheckMetadata(bytes, id, build.has(FileKind::kMemfile)));
         old_version = build.metadata_version;
+        if (only_version && *only_version != old_version) {
+          return absl::AbortedError(
+              absl::StrCat("it is version ", old_version, " now, no longer ", *only_version));
+        }
         return impl_->WriteMetadata(bytes, build);
       });
   if (!replaced.ok()) return Annotate(replaced, context);

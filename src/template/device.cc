@@ -5,6 +5,7 @@
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/template/template.h"
+#include "template/access_trace.h"
 
 namespace peerchunk {
 
@@ -40,8 +41,12 @@ struct Device::LayerSlot {
   std::vector<std::shared_ptr<BuildFile>> files PEERCHUNK_GUARDED_BY(mutex);
 };
 
-Device::Device(FileKind diff, std::shared_ptr<const Header> header, LayerOpener open_layer)
-    : diff_(diff), header_(std::move(header)), open_layer_(std::move(open_layer)) {
+Device::Device(FileKind diff, std::shared_ptr<const Header> header, LayerOpener open_layer,
+               std::shared_ptr<AccessTrace> trace)
+    : diff_(diff),
+      header_(std::move(header)),
+      open_layer_(std::move(open_layer)),
+      trace_(std::move(trace)) {
   for (const Header::Layer& layer : header_->Layers()) {
     layers_.push_back(std::make_unique<LayerSlot>(layer.build_id));
   }
@@ -57,6 +62,8 @@ absl::StatusOr<size_t> Device::ReadAt(uint64_t offset, absl::Span<char> out,
                                               offset, ", +", out.size(), "): it has ", size(),
                                               " bytes"));
   }
+  const bool traced =
+      trace_ != nullptr && options.priority == Priority::kDemand && !options.relayed;
   for (uint64_t at = range->offset; at < range->end();) {
     PEERCHUNK_ASSIGN_OR_RETURN(Segment segment, header_->Route(at));
     segment.length = std::min(segment.length, range->end() - at);
@@ -65,6 +72,7 @@ absl::StatusOr<size_t> Device::ReadAt(uint64_t offset, absl::Span<char> out,
       std::memset(target.data(), 0, target.size());
       zero_bytes_.fetch_add(segment.length, std::memory_order_relaxed);
     } else {
+      if (traced) trace_->Note(at, segment.length);
       PEERCHUNK_RETURN_IF_ERROR(ReadLayer(segment, target, options));
     }
     at += segment.length;
@@ -72,12 +80,34 @@ absl::StatusOr<size_t> Device::ReadAt(uint64_t offset, absl::Span<char> out,
   return range->length;
 }
 
+absl::Status Device::Prefetch(ByteRange range, const ReadOptions& options) {
+  const std::optional<ByteRange> clipped = ByteRange::Clip(range.offset, range.length, size());
+  if (!clipped) return absl::OkStatus();
+  for (uint64_t at = clipped->offset; at < clipped->end();) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const Segment segment, header_->Route(at));
+    const uint64_t length = std::min(segment.length, clipped->end() - at);
+    if (!segment.is_zero()) {
+      LayerSlot& slot = SlotOf(segment.build_id);
+      BuildFile* file = slot.ready.load(std::memory_order_acquire);
+      if (file == nullptr) {
+        PEERCHUNK_ASSIGN_OR_RETURN(file, Layer(slot, options, nullptr));
+      }
+      PEERCHUNK_RETURN_IF_ERROR(file->Prefetch({segment.storage_offset, length}, options));
+    }
+    at += length;
+  }
+  return absl::OkStatus();
+}
+
+Device::LayerSlot& Device::SlotOf(const BuildId& layer) const {
+  return **std::lower_bound(
+      layers_.begin(), layers_.end(), layer,
+      [](const auto& slot, const BuildId& build) { return slot->build < build; });
+}
+
 absl::Status Device::ReadLayer(const Segment& segment, absl::Span<char> out,
                                const ReadOptions& options) {
-  const auto found =
-      std::lower_bound(layers_.begin(), layers_.end(), segment.build_id,
-                       [](const auto& slot, const BuildId& build) { return slot->build < build; });
-  LayerSlot& slot = **found;
+  LayerSlot& slot = SlotOf(segment.build_id);
   BuildFile* file = slot.ready.load(std::memory_order_acquire);
   if (file == nullptr) {
     PEERCHUNK_ASSIGN_OR_RETURN(file, Layer(slot, options, nullptr));

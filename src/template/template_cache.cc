@@ -12,9 +12,13 @@
 #include "build/task_group.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/base/status.h"
+#include "template/access_trace.h"
 #include "template/layers.h"
 #include "template/memory_build_file.h"
+#include "template/served_traces.h"
 #include "template/template_load.h"
+#include "template/trace_folder.h"
+#include "template/working_set_fetch.h"
 
 namespace peerchunk {
 namespace {
@@ -53,13 +57,19 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
     std::shared_ptr<Template> pinned;
     std::shared_ptr<LayerSources> sources;
     uint64_t last_use = 0;
+    bool asked_for = false;  // By GetTemplate: its working set is, too.
+    std::unique_ptr<WorkingSetFetch> working_set;
   };
 
-  Impl(Options all_options, File cache_folder)
+  Impl(Options all_options, File cache_folder, std::optional<TraceFolder> trace_folder)
       : options(std::move(all_options)),
+        traces(std::move(trace_folder)),
+        served_traces(options.registry, options.clock, options.on_metadata_replaced),
         tasks(options.executor),
         store(StoreOptions()),
-        layers(&options, std::move(cache_folder), &store, tasks.stop()) {}
+        layers(&options, std::move(cache_folder), &store, tasks.stop()),
+        prefetches(options.working_set_executor != nullptr ? options.working_set_executor
+                                                           : options.executor) {}
 
   DiffStore::Options StoreOptions();
   // Sets what only a shared Impl can: the hook that keeps chunk caches within the budget.
@@ -75,7 +85,9 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
                                                   const ReadOptions& options);
   void FinishLoad(const BuildId& id, const std::shared_ptr<Loading>& loading,
                   absl::StatusOr<std::shared_ptr<Template>> result);
-  std::vector<std::shared_ptr<Template>> TakeExcess() PEERCHUNK_REQUIRES(mutex);
+  std::vector<Loaded> TakeExcess() PEERCHUNK_REQUIRES(mutex);
+  void AskedFor(const std::shared_ptr<Template>& loaded_template);
+  std::optional<WorkingSet> WorkingSetFor(const Template& loaded_template) const;
   BuildSources WithInherited(const BuildId& id, BuildSources sources) const
       PEERCHUNK_REQUIRES(mutex);
   std::vector<std::string> SourcesOf(const BuildId& id) const PEERCHUNK_REQUIRES(mutex);
@@ -87,8 +99,11 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id,
                                                           const RecordedBuild& build);
   ServedFile ResolveLoaded(const BuildFileId& id, bool with_file);
+  std::shared_ptr<BuildFile> Watched(std::shared_ptr<BuildFile> file);
 
   Options options;
+  const std::optional<TraceFolder> traces;
+  ServedTraces served_traces;
   mutable Mutex mutex;
   bool closed PEERCHUNK_GUARDED_BY(mutex) = false;
   uint64_t use_clock PEERCHUNK_GUARDED_BY(mutex) = 0;
@@ -98,6 +113,7 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   TaskGroup tasks;
   DiffStore store;
   Layers layers;
+  TaskGroup prefetches;
 };
 
 DiffStore::Options TemplateCache::Impl::StoreOptions() {
@@ -113,6 +129,10 @@ void TemplateCache::Impl::SetAdmission() {
   options.chunks.admit = [weak = weak_from_this()](uint64_t bytes) {
     const std::shared_ptr<Impl> impl = weak.lock();
     return impl == nullptr || impl->MakeRoom(bytes);
+  };
+  options.chunks.admit_ahead = [weak = weak_from_this()](uint64_t bytes) {
+    const std::shared_ptr<Impl> impl = weak.lock();
+    return impl != nullptr && impl->store.HasRoom(bytes);
   };
 }
 
@@ -137,6 +157,7 @@ void TemplateCache::Impl::Close() {
     closed = true;
     dropped.swap(loaded);
   }
+  prefetches.Close();
   tasks.Close();
   // Chunk caches go here, not with the last reference to this, which may be one of their fetches'.
   dropped.clear();
@@ -159,7 +180,11 @@ absl::StatusOr<std::unique_ptr<TemplateCache>> TemplateCache::Open(Options optio
   if (options.chunks.executor == nullptr) options.chunks.executor = options.executor;
   if (options.chunks.metrics == nullptr) options.chunks.metrics = options.metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(File folder, OpenCacheFolder(options.cache_folder));
-  auto impl = std::make_shared<Impl>(std::move(options), std::move(folder));
+  std::optional<TraceFolder> traces;
+  if (!options.trace_folder.empty()) {
+    PEERCHUNK_ASSIGN_OR_RETURN(traces, TraceFolder::Open(options.trace_folder));
+  }
+  auto impl = std::make_shared<Impl>(std::move(options), std::move(folder), std::move(traces));
   impl->SetAdmission();
   impl->InsertRecorded();
   return std::unique_ptr<TemplateCache>(new TemplateCache(std::move(impl)));
@@ -168,7 +193,66 @@ absl::StatusOr<std::unique_ptr<TemplateCache>> TemplateCache::Open(Options optio
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::GetTemplate(const BuildId& id,
                                                                      const BuildSources& sources,
                                                                      const ReadOptions& options) {
-  return impl_->GetTemplate(id, sources, options);
+  absl::StatusOr<std::shared_ptr<Template>> loaded = impl_->GetTemplate(id, sources, options);
+  if (loaded.ok()) impl_->AskedFor(*loaded);
+  return loaded;
+}
+
+void TemplateCache::Impl::AskedFor(const std::shared_ptr<Template>& asked) {
+  if (options.working_set_executor == nullptr) return;
+  {
+    const MutexLock lock(mutex);
+    const auto found = loaded.find(asked->id());
+    if (found == loaded.end() || found->second.pinned != asked) return;
+    if (std::exchange(found->second.asked_for, true)) return;
+  }
+  // Reads a file: without the lock.
+  std::optional<WorkingSet> set = WorkingSetFor(*asked);
+  if (!set) return;
+  std::unique_ptr<WorkingSetFetch> fetch =
+      WorkingSetFetch::Start(asked, *std::move(set),
+                             {.tasks = &prefetches,
+                              .clock = options.clock,
+                              .timeout = options.chunks.fetch_timeout,
+                              .metrics = options.metrics});
+  const MutexLock lock(mutex);
+  const auto found = loaded.find(asked->id());
+  if (found != loaded.end() && found->second.pinned == asked) {
+    found->second.working_set.swap(fetch);
+  }
+}
+
+std::optional<WorkingSet> TemplateCache::Impl::WorkingSetFor(const Template& asked) const {
+  if (asked.Memfile() == nullptr) return std::nullopt;
+  const uint64_t size = asked.Memfile()->size();
+  if (traces) {
+    if (std::optional<WorkingSet> own = traces->Load(asked.id(), size)) return own;
+  }
+  absl::StatusOr<std::optional<WorkingSet>> set = DecodeWorkingSet(asked.MetadataFile(), size);
+  if (set.ok()) return *std::move(set);
+  Logger("template")
+      .warn("event=working_set_ignored build={} cause=\"{}\"", asked.id().ToString(),
+            set.status().ToString());
+  return std::nullopt;
+}
+
+void TemplateCache::SaveTraces() {
+  impl_->served_traces.SaveSettled();
+  if (!impl_->traces) return;
+  std::vector<std::shared_ptr<Template>> in_use;
+  {
+    const MutexLock lock(impl_->mutex);
+    for (const auto& [id, entry] : impl_->loaded) in_use.push_back(entry.pinned);
+  }
+  for (const std::shared_ptr<Template>& pinned : in_use) {
+    if (pinned->Memfile() == nullptr || pinned->Memfile()->trace() == nullptr) continue;
+    const std::optional<WorkingSet> set = pinned->Memfile()->trace()->TakeSettled();
+    if (!set) continue;
+    const absl::Status saved = impl_->traces->Save(pinned->id(), *set);
+    if (!saved.ok()) {
+      Logger("template").warn("event=trace_not_kept cause=\"{}\"", saved.ToString());
+    }
+  }
 }
 
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
@@ -241,24 +325,24 @@ void TemplateCache::Impl::FinishLoad(const BuildId& id, const std::shared_ptr<Lo
         ->counter("peerchunk_template_loads_total", {{"outcome", result.ok() ? "ok" : "error"}})
         .Add();
   }
-  std::vector<std::shared_ptr<Template>> dropped;  // Go after the lock.
+  std::vector<Loaded> dropped;  // Go after the lock.
   const MutexLock lock(mutex);
   loading.erase(id);
   if (result.ok() && !closed) {
-    loaded[id] = {*result, begun->sources, ++use_clock};
+    loaded[id] = {.pinned = *result, .sources = begun->sources, .last_use = ++use_clock};
     dropped = TakeExcess();
   }
   begun->result = std::move(result);
   begun->done.NotifyAll();
 }
 
-std::vector<std::shared_ptr<Template>> TemplateCache::Impl::TakeExcess() {
-  std::vector<std::shared_ptr<Template>> taken;
+std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeExcess() {
+  std::vector<Loaded> taken;
   while (loaded.size() > options.max_templates) {
     const auto oldest = std::min_element(
         loaded.begin(), loaded.end(),
         [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; });
-    taken.push_back(std::move(oldest->second.pinned));
+    taken.push_back(std::move(oldest->second));
     loaded.erase(oldest);
   }
   return taken;
@@ -288,16 +372,18 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const Build
   return impl_->GetTemplate(id, {}, options);
 }
 
+void TemplateCache::Reload(const BuildId& id) {
+  Impl::Loaded dropped;  // Goes after the lock.
+  const MutexLock lock(impl_->mutex);
+  const auto found = impl_->loaded.find(id);
+  if (found == impl_->loaded.end()) return;
+  dropped = std::move(found->second);
+  impl_->loaded.erase(found);
+}
+
 void TemplateCache::Evict(const BuildId& id) {
-  std::shared_ptr<Template> dropped;  // Goes after the lock.
-  {
-    const MutexLock lock(impl_->mutex);
-    const auto found = impl_->loaded.find(id);
-    if (found != impl_->loaded.end()) {
-      dropped = std::move(found->second.pinned);
-      impl_->loaded.erase(found);
-    }
-  }
+  Reload(id);
+  if (impl_->traces) impl_->traces->Forget(id);
   for (const FileKind kind : kAllFileKinds) {
     if (IsSeekable(kind)) impl_->store.Remove({id, kind});
   }
@@ -316,12 +402,12 @@ DiffStore& TemplateCache::BuildStore() { return impl_->store; }
 // pin of a chunk cache must not be dropped by its own fetch.
 bool TemplateCache::Impl::MakeRoom(uint64_t bytes) {
   if (store.MakeRoom(bytes)) return true;
-  auto idle = std::make_shared<std::vector<std::shared_ptr<Template>>>();
+  auto idle = std::make_shared<std::vector<Loaded>>();
   {
     const MutexLock lock(mutex);
     for (auto entry = loaded.begin(); entry != loaded.end();) {
       if (entry->second.pinned.use_count() == 1) {
-        idle->push_back(std::move(entry->second.pinned));
+        idle->push_back(std::move(entry->second));
         entry = loaded.erase(entry);
       } else {
         ++entry;
@@ -392,9 +478,15 @@ absl::StatusOr<std::optional<ServedFile>> TemplateCache::Impl::ResolveRecorded(
     if ((*file)->size() != served.head.total_size || (*file)->crc32c() != served.head.file_crc32c) {
       if (options.registry->Find(id.build) != build) continue;
     }
-    served.file = *std::move(file);
+    served.file = Watched(*std::move(file));
+    if (options.record_served && id.kind == FileKind::kMemfileHeader) served_traces.Begin(*build);
     return served;
   }
+}
+
+std::shared_ptr<BuildFile> TemplateCache::Impl::Watched(std::shared_ptr<BuildFile> file) {
+  if (!options.record_served || file->id().kind != FileKind::kMemfile) return file;
+  return served_traces.Watch(std::move(file));
 }
 
 absl::StatusOr<std::shared_ptr<BuildFile>> TemplateCache::Impl::OpenRecorded(
@@ -441,7 +533,7 @@ ServedFile TemplateCache::Impl::ResolveLoaded(const BuildFileId& id, bool with_f
   served.head.availability = Availability::kAvailable;
   served.head.total_size = file->size();
   served.head.file_crc32c = file->crc32c();
-  if (with_file) served.file = std::move(file);
+  if (with_file) served.file = Watched(std::move(file));
   return served;
 }
 

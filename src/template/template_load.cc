@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "peerchunk/base/status.h"
+#include "template/access_trace.h"
 #include "template/snapshot_check.h"
 
 namespace peerchunk {
@@ -177,8 +178,15 @@ absl::StatusOr<std::unique_ptr<Device>> TemplateLoad::MakeDevice(FileKind diff,
                     absl::StrCat("load ", BuildFileId{id_, HeaderOf(diff)}.ObjectPath()));
   }
   sources_->SetMapped(diff, *header);
+  std::shared_ptr<AccessTrace> trace;
+  if (diff == FileKind::kMemfile && !options_->trace_folder.empty() &&
+      options_->registry->Find(id_) == nullptr) {
+    const uint64_t block =
+        header->block_size() % kPageBytes == 0 ? header->block_size() : kPageBytes;
+    trace = std::make_shared<AccessTrace>(header->size(), block, options_->clock);
+  }
   return std::make_unique<Device>(diff, std::make_shared<const Header>(*std::move(header)),
-                                  opener_for_(sources_));
+                                  opener_for_(sources_), std::move(trace));
 }
 
 }  // namespace peerchunk

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "peerchunk/base/mutex.h"
@@ -21,6 +22,21 @@ class Executor {
   virtual ~Executor() = default;
   // Never runs `task` inside the call; a task may block.
   virtual void Run(Priority priority, std::function<void()> task) = 0;
+};
+
+// Two executors as one: prefetch tasks, which may block for long, cannot take the threads that
+// demand tasks need. Borrows both. Thread-safe.
+class LaneExecutor final : public Executor {
+ public:
+  LaneExecutor(Executor* demand, Executor* prefetch) : demand_(demand), prefetch_(prefetch) {}
+
+  void Run(Priority priority, std::function<void()> task) override {
+    (priority == Priority::kDemand ? demand_ : prefetch_)->Run(priority, std::move(task));
+  }
+
+ private:
+  Executor* const demand_;
+  Executor* const prefetch_;
 };
 
 // A fixed number of named threads over one queue in two lanes. The destructor runs what is queued,

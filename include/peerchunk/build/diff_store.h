@@ -66,6 +66,9 @@ class DiffStore {
   // As Trim, for `bytes` more than there are; false when they will not fit.
   bool MakeRoom(uint64_t bytes);
 
+  // True when `bytes` more than there are fit without anything having to go.
+  bool HasRoom(uint64_t bytes) const;
+
   uint64_t AllocatedBytes() const;
   // True when what may not be evicted alone exceeds the budget: refuse new work.
   bool Full() const;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -115,8 +116,10 @@ class BuildRegistry {
   absl::Status Retry(const BuildId& id);  // FAILED -> LOCAL.
 
   // Replaces metadata.json atomically by `bytes`, as the next version. Also for a DURABLE build,
-  // whose new metadata then waits for its upload. InvalidArgument as in Add.
-  absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes);
+  // whose new metadata then waits for its upload. InvalidArgument as in Add. Aborted when
+  // `only_version` is given and is not the one in force.
+  absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes,
+                               std::optional<uint64_t> only_version = std::nullopt);
 
   // Forgets the build and removes its files; open files stay readable through their pins.
   absl::Status Remove(const BuildId& id);

@@ -13,10 +13,13 @@
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/mutex.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/build/build_file.h"
 #include "peerchunk/header/header.h"
 
 namespace peerchunk {
+
+class AccessTrace;
 
 // A block device seen through a header: each read is routed to the diffs of the layers that it
 // maps, which are opened when first needed. Thread-safe; owned by its Template.
@@ -25,8 +28,9 @@ class Device {
   using LayerOpener = std::function<absl::StatusOr<std::shared_ptr<BuildFile>>(
       const BuildFileId& layer, const ReadOptions& options)>;
 
-  // `diff` is the kind of the layers' files: kMemfile or kRootfs.
-  Device(FileKind diff, std::shared_ptr<const Header> header, LayerOpener open_layer);
+  // `diff` is the kind of the layers' files: kMemfile or kRootfs. `trace` may be null.
+  Device(FileKind diff, std::shared_ptr<const Header> header, LayerOpener open_layer,
+         std::shared_ptr<AccessTrace> trace = nullptr);
   ~Device();
 
   const Header& header() const { return *header_; }
@@ -35,11 +39,18 @@ class Device {
   // Fills `out` from `offset`; short only at the end of the device; OutOfRange beyond it.
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out, const ReadOptions& options);
 
+  // Brings the chunks of `range` here, on the caller's thread; see BuildFile::Prefetch.
+  absl::Status Prefetch(ByteRange range, const ReadOptions& options);
+
+  // The order in which this device was read at demand priority; null: not kept.
+  AccessTrace* trace() const { return trace_.get(); }
+
   // Bytes that reads got as zeros from the mapping itself, without any source.
   uint64_t zero_bytes_read() const { return zero_bytes_.load(std::memory_order_relaxed); }
 
  private:
   struct LayerSlot;
+  LayerSlot& SlotOf(const BuildId& layer) const;
   // The layer's file; valid as long as the device. `failed`: one that gave DataLoss; then another,
   // or DataLoss where there is none.
   absl::StatusOr<BuildFile*> Layer(LayerSlot& slot, const ReadOptions& options,
@@ -49,6 +60,7 @@ class Device {
   const FileKind diff_;
   const std::shared_ptr<const Header> header_;
   const LayerOpener open_layer_;
+  const std::shared_ptr<AccessTrace> trace_;
   std::vector<std::unique_ptr<LayerSlot>> layers_;  // Sorted by build; fixed at construction.
   std::atomic<uint64_t> zero_bytes_{0};
 };

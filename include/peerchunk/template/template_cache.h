@@ -58,6 +58,15 @@ class TemplateCache {
     BuildRegistry* registry = nullptr;  // Borrowed; outlives the cache.
     // Loads the parts of a template in parallel and opens layers; borrowed, outlives the cache.
     Executor* executor = nullptr;
+    // Fetches working sets; borrowed, outlives the cache; not `executor`, whose threads it would
+    // take from loads. Null: nothing is fetched that nobody has read.
+    Executor* working_set_executor = nullptr;
+    // Keeps this node's own traces of builds paused elsewhere; created when missing; empty: none.
+    std::string trace_folder;
+    // Puts what peers read first of builds paused here into their metadata.
+    bool record_served = false;
+    // A build's metadata was replaced so; runs on the thread of SaveTraces. May be empty.
+    std::function<void(const BuildId&)> on_metadata_replaced;
     Clock* clock = &Clock::Real();
     Metrics* metrics = nullptr;
   };
@@ -67,7 +76,8 @@ class TemplateCache {
   // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over
   // layers that are opened when first read. A build paused here is loaded from its own files. The
   // load belongs to no caller. Of a build that is loaded, other sources are kept for layers that
-  // are opened later.
+  // are opened later. The first call for a loaded build begins to fetch its working set in the
+  // background: as this node saw it, else as its metadata has it.
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
@@ -78,10 +88,17 @@ class TemplateCache {
   absl::StatusOr<std::shared_ptr<Template>> AddSnapshot(const BuildId& id,
                                                         const ReadOptions& options);
 
-  // Drops the cache's own references to a build; readers keep their pins.
+  // Drops the cache's own references to a build, and its trace; readers keep their pins.
   void Evict(const BuildId& id);
+  // Has the next look-up load the build again, with what its metadata says by then.
+  void Reload(const BuildId& id);
   // Tells that a build paused here is durable: its files may be evicted.
   void Release(const BuildId& id);
+
+  // Writes down what was read first of builds resumed here (in `trace_folder`) and by peers of
+  // builds paused here (in their metadata), as far as reads have paused. Blocks on the disk; for
+  // one thread that calls it every second or so.
+  void SaveTraces();
 
   DiffStore& BuildStore();
 
