@@ -88,5 +88,74 @@ TEST_F(UploaderTest, DurableIsNeverSaidTooEarlyAndAlwaysInTheEnd) {
   }
 }
 
+TEST_F(UploaderTest, ABaseThatIsGoneForAMinuteIsWaitedFor) {
+  const TestBuild parent = Make(1);
+  const TestBuild child = Make(2, &parent);
+  for (const StorageCall call : {StorageCall::kStat, StorageCall::kRead, StorageCall::kWrite}) {
+    // Some of it is there already when the base goes.
+    faults_.AddFault({.call = call, .skip = 3, .error = absl::UnavailableError("gone")});
+  }
+  const absl::Time back = clock_.Now() + absl::Minutes(1);
+  Pause(parent);
+  Pause(child);
+  Start();
+  while (clock_.Now() < back) {
+    for (const TestBuild* build : {&parent, &child}) {
+      EXPECT_NE(StateOf(*build), BuildState::kDurable);
+      EXPECT_NE(StateOf(*build), BuildState::kFailed);
+      EXPECT_EQ(memory_.Bytes(Path(*build, FileKind::kMetadata)), std::nullopt);
+    }
+  }
+  EXPECT_GT(registry_->Find(parent.id)->upload_attempts, 0u) << "each failure is shown";
+  EXPECT_THAT(ReasonOf(parent), testing::HasSubstr("gone"));
+  faults_.ClearFaults();
+  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_TRUE(Complete(parent) && Complete(child));
+}
+
+TEST_F(UploaderTest, ASlowBaseGetsThere) {
+  for (const StorageCall call : {StorageCall::kStat, StorageCall::kRead, StorageCall::kWrite}) {
+    faults_.AddFault({.call = call, .delay = absl::Minutes(3)});
+  }
+  const TestBuild build = Make(1);
+  const absl::Time begun = clock_.Now();
+  Pause(build);
+  Start();
+  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_TRUE(Complete(build));
+  EXPECT_GE(clock_.Now() - begun, absl::Minutes(18));
+  EXPECT_EQ(registry_->Find(build.id)->upload_attempts, 0u) << "slow is no failure";
+}
+
+// Whatever one object of the base turns out to be, the build is not DURABLE with it.
+TEST_F(UploaderTest, AnObjectThatIsHalfOrWrongIsNeverTakenForTheWhole) {
+  for (const FileKind kind : kAllFileKinds) {
+    for (const bool half : {true, false}) {
+      SCOPED_TRACE(std::string(FileName(kind)) + (half ? " half" : " wrong"));
+      const TestBuild build = Make(100 + 2 * static_cast<uint32_t>(kind) + (half ? 1 : 0));
+      std::string bytes = build.files.at(kind);
+      if (bytes.empty()) continue;  // A diff in which nothing is dirty.
+      if (half) {
+        bytes.resize(bytes.size() / 2);
+      } else {
+        bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+      }
+      memory_.Seed(Path(build, kind), bytes);
+      Pause(build);
+      Start();
+      EXPECT_THAT(Finish(), testing::ElementsAre(build.id));
+      EXPECT_EQ(StateOf(build), BuildState::kFailed) << "an operator has to say whose it is";
+      EXPECT_THAT(ReasonOf(build), testing::HasSubstr(Path(build, kind)));
+      memory_.Remove(Path(build, kind));
+      ASSERT_OK(registry_->Retry(build.id));
+      uploader_->Enqueue(build.id);
+      EXPECT_THAT(Finish(), IsEmpty());
+      EXPECT_TRUE(Complete(build));
+      uploader_ = nullptr;
+      ASSERT_OK(registry_->Remove(build.id));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace peerchunk::test
