@@ -34,7 +34,7 @@ struct Model {
 // the model. One thread; the executor's tasks run between the steps.
 class RegistryModelTest : public testing::TestWithParam<uint32_t> {
  protected:
-  static constexpr uint64_t kCapacity = 200 * kKiB;
+  static constexpr uint64_t kCapacity = 80 * kKiB;
 
   RegistryModelTest() : random_(GetParam()) {
     for (uint32_t i = 0; i < 8; ++i) {
@@ -92,6 +92,7 @@ class RegistryModelTest : public testing::TestWithParam<uint32_t> {
       const auto model = models_.find(i);
       if (model == models_.end() || registry_->Find(builds_[i].id) != nullptr) continue;
       EXPECT_TRUE(model->second.held_by_base()) << "build " << i << " was lost";
+      ++evictions_;
       models_.erase(model);
     }
   }
@@ -108,6 +109,7 @@ class RegistryModelTest : public testing::TestWithParam<uint32_t> {
   std::vector<std::pair<std::shared_ptr<BuildFile>, std::string>> pins_;
   std::unique_ptr<BuildRegistry> registry_;
   std::unique_ptr<TemplateCache> cache_;
+  int evictions_ = 0;
 };
 
 void RegistryModelTest::Step() {
@@ -281,12 +283,13 @@ void RegistryModelTest::Check() {
 }
 
 TEST_P(RegistryModelTest, RandomOperationsAgreeWithTheModel) {
-  for (int step = 0; step < 1500; ++step) {
+  for (int step = 0; step < 2500; ++step) {
     SCOPED_TRACE(step);
     ASSERT_NO_FATAL_FAILURE(Step());
     ASSERT_NO_FATAL_FAILURE(Check());
     if (HasFailure()) break;
   }
+  EXPECT_GT(evictions_, 10) << "the budget was never short";
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RegistryModelTest, testing::Range(1u, 5u));
