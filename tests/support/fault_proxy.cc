@@ -185,9 +185,8 @@ class FaultProxy::Relay {
         }
       }
     }
-    const auto ms =
-        static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
-    poll(polled.data(), polled.size(), ms);
+    const timespec timeout = absl::ToTimespec(wait);
+    ppoll(polled.data(), polled.size(), &timeout, nullptr);
     uint64_t count = 0;
     while (read(wake_.fd(), &count, sizeof(count)) > 0) {
     }

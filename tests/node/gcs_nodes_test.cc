@@ -1,0 +1,167 @@
+// Two nodes whose base is a bucket: over the wire to the fake of Cloud Storage, with faults all the
+// way.
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "peerchunk/base/range.h"
+#include "peerchunk/storage/gcs_storage.h"
+#include "tests/node/running_node.h"
+#include "tests/support/fault_storage.h"
+#include "tests/support/gcs/fake_gcs.h"
+#include "tests/support/gcs/fake_gcs_server.h"
+#include "tests/support/status_asserts.h"
+
+namespace peerchunk::test {
+namespace {
+
+// Small pieces, so that a build of megabytes takes every path, and short waits.
+GcsTuning QuickTuning() {
+  GcsTuning tuning;
+  tuning.read_backoff_first = tuning.write_backoff_first = absl::Milliseconds(1);
+  tuning.read_backoff_most = tuning.write_backoff_most = absl::Milliseconds(20);
+  tuning.pause = absl::Milliseconds(1);
+  tuning.first_byte = tuning.read_stall = tuning.answer = absl::Milliseconds(500);
+  tuning.write_stall = tuning.write_answer = absl::Milliseconds(500);
+  tuning.one_shot_bytes = 512 * kKiB;
+  tuning.parallel_bytes = 4 * kMiB;
+  tuning.part_bytes = kMiB;
+  tuning.segment_bytes = kMiB;
+  return tuning;
+}
+
+class GcsNodesTest : public testing::Test {
+ protected:
+  ~GcsNodesTest() override {
+    EXPECT_TRUE(fake_.violations().empty()) << testing::PrintToString(fake_.violations());
+  }
+
+  // The bucket as one process sees it.
+  std::shared_ptr<StorageProvider> OpenBucket(const std::string& session_folder) {
+    GcsStorageOptions options;
+    options.bucket = "bucket";
+    options.prefix = "base";
+    options.endpoint = server_.address();
+    options.insecure_plaintext = true;
+    options.channels = 4;
+    options.session_folder = session_folder;
+    options.tuning = QuickTuning();
+    options.metrics = &metrics_;
+    auto opened = GcsStorageProvider::Open(std::move(options));
+    EXPECT_OK(opened);
+    return *std::move(opened);
+  }
+  // A node that pauses builds; its writes go through `gate`, which can hold them back.
+  std::unique_ptr<RunningNode> StartA() {
+    bucket_of_a_ = OpenBucket(dir_.PathOf("a-sessions"));
+    gate_ = std::make_shared<FaultStorageProvider>(*bucket_of_a_);
+    return std::make_unique<RunningNode>(dir_.PathOf("a"), gate_);
+  }
+  void HoldWritesOf(const TestBuild& build, FileKind kind) {
+    StorageFault held{.call = StorageCall::kWrite};
+    held.path = BuildFileId{build.id, kind}.ObjectPath();
+    held.stall = true;
+    gate_->AddFault(std::move(held));
+  }
+  void Pause(RunningNode& node, const TestBuild& build) {
+    ASSERT_OK(node.node->Pause(build.id, build.WriteTo(dir_, build.id.ToString())));
+  }
+  static absl::StatusOr<std::shared_ptr<Template>> Resume(RunningNode& on, const TestBuild& build,
+                                                          const BuildSources& sources) {
+    return on.node->GetTemplate(build.id, sources,
+                                {.deadline = Clock::Real().Now() + absl::Seconds(60)});
+  }
+  static SourceBytes BytesOf(const RunningNode& node, const TestBuild& build) {
+    SourceBytes sum;
+    for (const auto& [kind, bytes] : build.files) {
+      const SourceBytes of = node.node->BytesOf({build.id, kind});
+      sum.peer += of.peer;
+      sum.base += of.base;
+    }
+    return sum;
+  }
+  // Every file, byte for byte, and nothing else but what the provider keeps for itself.
+  void ExpectInBucket(const TestBuild& build) {
+    std::vector<std::string> names;
+    for (const auto& [kind, bytes] : build.files) {
+      names.push_back("base/" + BuildFileId{build.id, kind}.ObjectPath());
+      EXPECT_TRUE(fake_.Bytes(names.back()) == bytes) << names.back();
+    }
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(fake_.Names(), names);
+  }
+
+  TempDir dir_;
+  Metrics metrics_;
+  FakeGcs fake_{{.read_message_bytes = 256 * kKiB}};
+  FakeGcsServer server_{fake_};
+  std::shared_ptr<StorageProvider> bucket_of_a_;
+  std::shared_ptr<FaultStorageProvider> gate_;
+};
+
+// Uploaded by A under faults; resumed on B from A while nothing of it is in the bucket yet, and
+// then, A dead, from the bucket, under faults too.
+TEST_F(GcsNodesTest, BuildIsResumedFromItsSourceAndThenFromTheBucket) {
+  int faults = 0;
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    SCOPED_TRACE(seed);
+    const TestBuild build =
+        MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB, .seed = seed});
+    const std::string name = std::to_string(seed);
+    auto a = StartA();
+    RunningNode b(dir_.PathOf("b" + name), OpenBucket(""));
+    for (const auto& [kind, bytes] : build.files) HoldWritesOf(build, kind);
+    fake_.InjectAtRandom(seed, 0.3, 40);
+    Pause(*a, build);
+
+    const auto resumed = Resume(b, build, {.default_addresses = {a->address}});
+    ASSERT_OK(resumed);
+    std::string half((*resumed)->Memfile()->size() / 2, 'x');
+    ASSERT_OK((*resumed)->Memfile()->ReadAt(0, absl::MakeSpan(half),
+                                            {.deadline = Clock::Real().Now() + absl::Seconds(60)}));
+    EXPECT_TRUE(half == build.memfile.substr(0, half.size()));
+    const SourceBytes before = BytesOf(b, build);
+    EXPECT_GT(before.peer, 0u);
+    EXPECT_EQ(before.base, 0u);
+
+    gate_->ClearFaults();
+    a->Settle();
+    EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+    ExpectInBucket(build);
+    a->Stop();
+    ExpectSame(**resumed, build);
+    const SourceBytes after = BytesOf(b, build);
+    EXPECT_EQ(after.peer, before.peer);
+    EXPECT_GT(after.base, before.base);
+    faults += fake_.faults_injected();
+    fake_.ForgetFaults();
+
+    // A third node knows of no source at all.
+    RunningNode c(dir_.PathOf("c" + name), OpenBucket(""));
+    const auto elsewhere = Resume(c, build, {});
+    ASSERT_OK(elsewhere);
+    ExpectSame(**elsewhere, build);
+    for (const auto& [kind, bytes] : build.files) {
+      fake_.Erase("base/" + BuildFileId{build.id, kind}.ObjectPath());
+    }
+  }
+  EXPECT_GT(faults, 10) << "the faults did not happen";
+}
+
+// The upload of a large file is cut by the end of the process; the next one goes on with it.
+TEST_F(GcsNodesTest, RestartedNodeBringsItsBuildToTheBucket) {
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
+  auto a = StartA();
+  HoldWritesOf(build, FileKind::kRootfs);
+  fake_.InjectAtRandom(7, 0.3, 40);
+  Pause(*a, build);
+  gate_->AwaitStalled(1);
+  a->Stop();
+  a = StartA();
+  a->Settle();
+  EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+  ExpectInBucket(build);
+}
+
+}  // namespace
+}  // namespace peerchunk::test
