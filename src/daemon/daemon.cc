@@ -158,6 +158,8 @@ absl::Status Daemon::Impl::Open() {
   node_options.cache_capacity_bytes = options.cache_capacity;
   node_options.chunk_bytes = options.chunk_size;
   node_options.fetch_threads = options.fetch_threads;
+  node_options.max_read_ahead_bytes = options.max_read_ahead;
+  node_options.record_working_sets = !options.no_working_sets;
   node_options.pause_sync = options.pause_sync;
   node_options.upload_parallelism = options.upload_parallelism;
   node_options.upload_max_attempts = options.upload_max_attempts;

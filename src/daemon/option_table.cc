@@ -214,6 +214,12 @@ std::vector<OptionSpec> MakeTable() {
               [](const DaemonOptions& o) { return CheckChunkSize(o.chunk_size); }));
   table.push_back(Count("fetch-threads", reading, "Fetches under way at a time", 1, 4096,
                         PEERCHUNK_AT(fetch_threads)));
+  table.push_back(Bytes("max-read-ahead", reading,
+                        "How far ahead of a guest that reads in order; 0: not at all", 0,
+                        PEERCHUNK_AT(max_read_ahead)));
+  table.push_back(Plain("no-working-sets", Kind::kSwitch, reading, "",
+                        "Do not record what a resume reads first, for the next one",
+                        PEERCHUNK_AT(no_working_sets)));
   table.push_back(Bytes("base-read-rate", reading,
                         "Bytes per second read from a local base; 0: no limit", 0,
                         PEERCHUNK_AT(base_read_rate)));

@@ -31,6 +31,8 @@ struct DaemonOptions {
 
   uint64_t cache_capacity = 64 * kGiB;
   uint64_t chunk_size = 256 * kKiB;
+  uint64_t max_read_ahead = 8 * kMiB;
+  bool no_working_sets = false;
   uint64_t fetch_threads = 16;
   uint64_t read_threads = 4;
   uint64_t max_streams = 1024;

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <random>
 #include <set>
+#include <stop_token>
+#include <thread>
 #include <utility>
 
 #include <grpcpp/grpcpp.h>
@@ -22,6 +24,7 @@ namespace {
 constexpr size_t kLoadThreads = 8;
 constexpr size_t kHedgeThreads = 4;
 constexpr size_t kSyncThreads = 1;
+constexpr absl::Duration kSaveTracesEvery = absl::Seconds(1);
 
 uint64_t RandomSeed() {
   std::random_device device;
@@ -37,7 +40,9 @@ struct Node::Impl {
         metrics(options.metrics != nullptr ? options.metrics : &own_metrics),
         syncs("pc-sync", kSyncThreads),
         hedges("pc-hedge", kHedgeThreads),
+        prefetches("pc-prefetch", options.prefetch_threads),
         fetches("pc-fetch", options.fetch_threads),
+        fetch_lanes(&fetches, &prefetches),
         loads("pc-load", kLoadThreads) {}
 
   absl::Status Open();
@@ -47,6 +52,8 @@ struct Node::Impl {
   // `named`, then what NodeOptions::locations knows.
   std::vector<std::string> AddressesOf(const BuildId& id, std::vector<std::string> named) const;
   NodeBuildInfo Describe(const BuildId& id) const;
+  void OnMetadataReplaced(const BuildId& id);
+  void KeepSavingTraces(const std::stop_token& stop);
   // A build, other than `id`, whose header as known here maps `id`; nil: none.
   BuildId DescendantOf(const BuildId& id) const;
 
@@ -55,7 +62,9 @@ struct Node::Impl {
   Metrics* const metrics;
   ThreadPool syncs;
   ThreadPool hedges;
+  ThreadPool prefetches;
   ThreadPool fetches;
+  LaneExecutor fetch_lanes;
   ThreadPool loads;
   std::unique_ptr<BuildRegistry> registry;
   std::vector<std::string> own_addresses;    // Set by Start.
@@ -66,6 +75,7 @@ struct Node::Impl {
   std::unique_ptr<Uploader> uploader;  // Set by Start.
   std::atomic<bool> started{false};
   std::atomic<bool> draining{false};
+  std::jthread saves_traces;  // Begun by Start. Last: it uses all of the above.
 };
 
 absl::Status Node::Impl::Open() {
@@ -83,13 +93,18 @@ absl::Status Node::Impl::Open() {
   cache.cache_folder = options.data_folder + "/chunks";
   cache.cache_capacity_bytes = options.cache_capacity_bytes;
   cache.chunks.chunk_bytes = options.chunk_bytes;
-  cache.chunks.executor = &fetches;
+  cache.chunks.executor = &fetch_lanes;
+  cache.chunks.max_read_ahead_bytes = options.max_read_ahead_bytes;
   cache.chunks.metrics = metrics;
   cache.open_provider = [this](const BuildId& build, const std::vector<std::string>& addresses) {
     return directory->OpenBuild(build, AddressesOf(build, addresses), options.base);
   };
   cache.registry = registry.get();
   cache.executor = &loads;
+  cache.working_set_executor = &prefetches;
+  if (options.record_working_sets) cache.trace_folder = options.data_folder + "/traces";
+  cache.record_served = options.record_working_sets;
+  cache.on_metadata_replaced = [this](const BuildId& id) { OnMetadataReplaced(id); };
   cache.metrics = metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(templates, TemplateCache::Open(std::move(cache)));
 
@@ -129,10 +144,24 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   PEERCHUNK_ASSIGN_OR_RETURN(
       uploader, Uploader::Start(registry.get(), options.base.get(), std::move(uploads)));
   started.store(true);
+  if (options.record_working_sets) {
+    saves_traces = std::jthread([this](const std::stop_token& stop) { KeepSavingTraces(stop); });
+  }
   if (options.locations != nullptr) {
     for (const auto& build : registry->List()) options.locations->Add(build->id, own_addresses);
   }
   return service->Start();
+}
+
+void Node::Impl::KeepSavingTraces(const std::stop_token& stop) {
+  Clock& clock = Clock::Real();
+  while (clock.SleepUntil(clock.Now() + kSaveTracesEvery, stop)) templates->SaveTraces();
+}
+
+// The template holds the bytes that it was loaded with; the next look-up loads the new ones.
+void Node::Impl::OnMetadataReplaced(const BuildId& id) {
+  templates->Reload(id);
+  if (uploader != nullptr) uploader->Enqueue(id);
 }
 
 absl::Status Node::Impl::CheckRoom(const BuildId& id, std::string_view what) const {
@@ -277,9 +306,7 @@ std::vector<NodeBuildInfo> Node::ListBuilds() const {
 
 absl::Status Node::ReplaceMetadata(const BuildId& id, std::string_view bytes) {
   PEERCHUNK_RETURN_IF_ERROR(impl_->registry->ReplaceMetadata(id, bytes));
-  // The template holds the bytes that it was loaded with; the next look-up loads the new ones.
-  impl_->templates->Evict(id);
-  if (impl_->uploader != nullptr) impl_->uploader->Enqueue(id);
+  impl_->OnMetadataReplaced(id);
   return absl::OkStatus();
 }
 
@@ -335,6 +362,10 @@ std::vector<NodeBuildInfo> Node::Drain(absl::Time deadline) {
 
 void Node::Shutdown(absl::Time deadline) {
   impl_->draining.store(true);
+  if (impl_->saves_traces.joinable()) {
+    impl_->saves_traces.request_stop();
+    impl_->saves_traces.join();
+  }
   impl_->uploader.reset();
   impl_->service->Shutdown(deadline);
 }

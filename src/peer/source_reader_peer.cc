@@ -53,6 +53,7 @@ absl::Status SourceReader::StartPeer(size_t peer) {
   plan.request.file = sources_->FileId(plan_.kind);
   plan.request.even_if_durable = EvenIfDurable();
   plan.request.relays_left = std::min<uint32_t>(options_.relays_left, 1);
+  plan.request.prefetch = plan_.lane == PeerLane::kBulk;
   if (plan_.head_only) {
     plan.request.length = 0;
   } else {

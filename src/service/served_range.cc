@@ -18,7 +18,8 @@ ReadOptions ServedRange::Options() const {
   ReadOptions options;
   options.relays_left = relays_left;
   options.relayed = true;
-  options.priority = range.length <= kDemandBytes ? Priority::kDemand : Priority::kPrefetch;
+  options.priority =
+      prefetch || range.length > kDemandBytes ? Priority::kPrefetch : Priority::kDemand;
   return options;
 }
 
@@ -41,6 +42,7 @@ absl::StatusOr<ServedRange> ResolveRange(TemplateCache& templates,
   }
   result.range = *range;
   result.relays_left = std::min<uint32_t>(request.relays_left(), 1);
+  result.prefetch = request.prefetch();
   result.file = std::move(served.file);
   return result;
 }

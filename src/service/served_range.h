@@ -20,6 +20,7 @@ struct ServedRange {
   std::shared_ptr<BuildFile> file;  // Pinned; null unless the head says kAvailable.
   ByteRange range;                  // Clipped at the end of the file.
   uint32_t relays_left = 0;         // 0: only what is present here.
+  bool prefetch = false;            // As the reader says.
 
   // How it is read: on behalf of another node, that long ranges are nobody's page fault.
   ReadOptions Options() const;

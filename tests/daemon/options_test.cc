@@ -79,6 +79,8 @@ TEST_F(OptionsTest, EveryOptionCanBeGivenInEachOfTheThreeWays) {
       {"cache-capacity", {"1MiB", "2MiB", "3MiB"}},
       {"chunk-size", {"4KiB", "8KiB", "12KiB"}},
       {"fetch-threads", {"1", "2", "3"}},
+      {"max-read-ahead", {"1MiB", "2MiB", "3MiB"}},
+      {"no-working-sets", {"true", "false", "true"}},
       {"base-read-rate", {"1MiB", "2MiB", "3MiB"}},
       {"pause-sync", {"true", "false", "true"}},
       {"upload-parallelism", {"1", "2", "3"}},

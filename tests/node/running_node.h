@@ -23,11 +23,18 @@ inline std::shared_ptr<StorageProvider> OpenFolder(const std::string& folder,
   return *std::move(opened);
 }
 
+// Tests compare metadata byte by byte; those of working sets say otherwise.
+inline NodeOptions WithoutWorkingSets() {
+  NodeOptions options;
+  options.record_working_sets = false;
+  return options;
+}
+
 // A node with its server on a loopback port of its own, as a daemon runs one.
 class RunningNode {
  public:
   RunningNode(const std::string& data_folder, std::shared_ptr<StorageProvider> base,
-              NodeOptions options = {}) {
+              NodeOptions options = WithoutWorkingSets()) {
     options.data_folder = data_folder;
     options.base = std::move(base);
     options.peer_networks = {"127.0.0.0/8"};

@@ -10,6 +10,7 @@
 #include <absl/time/time.h>
 
 #include "peerchunk/base/metrics.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/node/build_locations.h"
 #include "peerchunk/peer/address_policy.h"
 #include "peerchunk/peer/peer_directory.h"
@@ -44,6 +45,12 @@ struct NodeOptions {
   uint64_t cache_capacity_bytes = 64ull << 30;
   uint64_t chunk_bytes = 256 * 1024;
   size_t fetch_threads = 16;
+  size_t prefetch_threads = 8;  // For bytes that nobody waits for.
+  // How far ahead of one sequence of a guest's reads; less than a chunk: not at all.
+  uint64_t max_read_ahead_bytes = 8 * kMiB;
+  // Of builds paused here, what peers read first is put into their metadata for whoever resumes
+  // them next; of builds resumed here it is kept for this node's own next resume.
+  bool record_working_sets = true;
   bool pause_sync = false;  // Pause waits until the build is safe against a power cut.
   size_t upload_parallelism = 2;
   uint64_t upload_max_attempts = 0;  // 0: no limit.

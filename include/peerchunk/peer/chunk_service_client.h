@@ -24,6 +24,7 @@ struct PeerRequest {
   std::optional<uint64_t> length;  // Absent: to the end.
   bool even_if_durable = false;
   uint32_t relays_left = 0;
+  bool prefetch = false;  // Nobody waits for these bytes.
 };
 
 // The limits of one call to a peer.

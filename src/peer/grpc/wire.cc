@@ -94,6 +94,7 @@ v1::GetBuildFileRequest RequestToWire(const PeerRequest& request) {
   if (request.length) wire.set_length(*request.length);
   wire.set_even_if_durable(request.even_if_durable);
   wire.set_relays_left(request.relays_left);
+  wire.set_prefetch(request.prefetch);
   return wire;
 }
 
