@@ -54,7 +54,7 @@ inline PeerBudgets ShortBudgets() {
 // For tests in which nothing may run out, however slow the machine.
 inline PeerBudgets PatientBudgets() {
   PeerBudgets budgets;
-  budgets.dial = budgets.first_byte = budgets.stall = absl::Seconds(30);
+  budgets.dial = budgets.first_byte = budgets.stall = absl::Minutes(10);
   return budgets;
 }
 
@@ -166,7 +166,8 @@ class FaultReader {
     return metrics.CounterValue("peerchunk_breaker_transitions_total", {{"outcome", outcome}});
   }
 
-  static absl::Time Deadline() { return Clock::Real().Now() + absl::Seconds(60); }
+  // Beyond what the watchdog allows.
+  static absl::Time Deadline() { return Clock::Real().Now() + absl::Minutes(10); }
 
   Metrics metrics;
 

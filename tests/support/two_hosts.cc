@@ -69,13 +69,13 @@ bool TwoHosts::LimitRate(const std::string& rate) const {
 }
 
 bool TwoHosts::LoseOneIn(int packets) const {
-  // Classic BPF: a random number modulo `packets`; 0 is dropped (TC_ACT_SHOT). Works where the
-  // kernel has no netem.
   // Else a packet would be up to 64 KiB.
-  return RunOnSource(
-      "ip link set source0 gso_max_segs 1\n"
-      "tc qdisc add dev source0 clsact\n"
-      "tc filter add dev source0 egress bpf direct-action bytecode "
+  if (!RunOnSource("ip link set source0 gso_max_segs 1")) return false;
+  // At the receiver: a sender is told of what its own host drops. Classic BPF: a random number
+  // modulo `packets`; 0 is dropped (TC_ACT_SHOT). Works where the kernel has no netem.
+  return Run(
+      "tc qdisc add dev reader0 clsact\n"
+      "tc filter add dev reader0 ingress bpf direct-action bytecode "
       "'5,32 0 0 4294963256,148 0 0 " +
       std::to_string(packets) + ",21 1 0 0,6 0 0 0,6 0 0 2'");
 }
@@ -83,7 +83,8 @@ bool TwoHosts::LoseOneIn(int packets) const {
 void TwoHosts::ClearTraffic() const {
   RunOnSource(
       "tc qdisc del dev source0 root 2>/dev/null || true\n"
-      "tc qdisc del dev source0 clsact 2>/dev/null || true\n");
+      "ip link set source0 gso_max_segs 65535");
+  Run("tc qdisc del dev reader0 clsact 2>/dev/null || true");
 }
 
 uint64_t TwoHosts::Retransmitted() const {
