@@ -23,7 +23,8 @@ LocalBuildFile::LocalBuildFile(BuildFileId id, File file, uint64_t allocated_byt
       allocated_bytes_(allocated_bytes),
       checksums_(std::move(checksums)),
       on_corrupt_(std::move(on_corrupt)),
-      checked_(new std::atomic<bool>[checksums_->block_crc32c.size()]()) {}
+      checked_(new std::atomic<bool>[checksums_->block_crc32c.size()]()),
+      runs_(new std::atomic<const std::vector<Run>*>[checksums_->block_crc32c.size()]()) {}
 
 absl::StatusOr<std::shared_ptr<LocalBuildFile>> LocalBuildFile::Open(
     BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
@@ -84,20 +85,35 @@ bool LocalBuildFile::TryReadAt(uint64_t offset, absl::Span<char> out) {
   return file_.ReadAtIfInMemory(offset, out);
 }
 
-absl::StatusOr<BuildFile::ReadToSend> LocalBuildFile::ReadAtToSend(uint64_t offset,
-                                                                   absl::Span<char> out,
-                                                                   const ReadOptions& options) {
+absl::StatusOr<std::vector<Run>> LocalBuildFile::ReadRuns(uint64_t offset, absl::Span<char> out,
+                                                          const ReadOptions& options) {
   const uint64_t block = offset / kBlock;
   const bool whole =
       offset % kBlock == 0 && offset < size() && out.size() == std::min(kBlock, size() - offset);
-  if (whole && checked_[block].load(std::memory_order_acquire)) {
-    PEERCHUNK_RETURN_IF_ERROR(
-        Annotate(ReadExactly({offset, out.size()}, out.data()), Context(offset, out.size())));
-  } else {
-    PEERCHUNK_ASSIGN_OR_RETURN(const size_t length, ReadAt(offset, out, options));
-    if (!whole) return ReadToSend{.length = length, .crc32c = std::nullopt};
+  if (!whole) return BuildFile::ReadRuns(offset, out, options);
+  const std::vector<Run>* known = runs_[block].load(std::memory_order_acquire);
+  if (known != nullptr && checked_[block].load(std::memory_order_acquire)) {
+    for (const Run& run : *known) {
+      if (run.zero) continue;
+      PEERCHUNK_RETURN_IF_ERROR(
+          Annotate(ReadExactly({offset + run.offset, run.length}, out.data() + run.offset),
+                   Context(offset, out.size())));
+    }
+    return *known;
   }
-  return ReadToSend{.length = out.size(), .crc32c = checksums_->block_crc32c[block]};
+  PEERCHUNK_ASSIGN_OR_RETURN(std::vector<Run> runs, BuildFile::ReadRuns(offset, out, options));
+  if (known == nullptr) {
+    auto made = std::make_unique<const std::vector<Run>>(runs);
+    if (runs_[block].compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) {
+      static_cast<void>(made.release());
+    }
+  }
+  return runs;
+}
+
+LocalBuildFile::~LocalBuildFile() {
+  for (size_t block = 0; block < checksums_->block_crc32c.size(); ++block)
+    delete runs_[block].load();
 }
 
 std::string LocalBuildFile::Context(uint64_t offset, size_t length) const {

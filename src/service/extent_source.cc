@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string_view>
 #include <utility>
+#include <vector>
 
-#include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -22,42 +22,6 @@ grpc::Slice SliceOf(const std::shared_ptr<Window>& window, std::string_view data
   return grpc::Slice(
       const_cast<char*>(data.data()), data.size(),
       [](void* shared) { delete static_cast<std::shared_ptr<Window>*>(shared); }, owner);
-}
-
-// Length of the run of zero pages at the start of `data`; a short last page counts when it is zero.
-uint64_t LeadingZeros(std::string_view data) {
-  uint64_t length = 0;
-  while (length < data.size() && IsAllZero(data.substr(length, kPageBytes))) {
-    length = std::min<uint64_t>(length + kPageBytes, data.size());
-  }
-  return length;
-}
-
-// Cuts `data` into data and long runs of zeros. `recorded` is the checksum of all of it, if known.
-void Cut(const std::shared_ptr<Window>& window, uint64_t offset, std::string_view data,
-         std::optional<uint32_t> recorded, std::deque<OutgoingExtent>& out) {
-  uint64_t data_begin = 0;
-  uint64_t at = 0;
-  const auto emit_data = [&](uint64_t end) {
-    if (end == data_begin) return;
-    const std::string_view piece = data.substr(data_begin, end - data_begin);
-    out.push_back({.offset = offset + data_begin,
-                   .zero_length = 0,
-                   .crc32c = recorded && piece.size() == data.size() ? *recorded : Crc32c(piece),
-                   .data = SliceOf(window, piece)});
-  };
-  while (at < data.size()) {
-    const uint64_t zeros = LeadingZeros(data.substr(at));
-    if (zeros >= std::min<uint64_t>(ExtentSource::kMinZeroRunBytes, data.size())) {
-      emit_data(at);
-      out.push_back({.offset = offset + at, .zero_length = zeros, .crc32c = 0, .data = {}});
-      at += zeros;
-      data_begin = at;
-    } else {
-      at = std::min<uint64_t>(at + std::max(zeros, kPageBytes), data.size());
-    }
-  }
-  emit_data(data.size());
 }
 
 }  // namespace
@@ -80,13 +44,23 @@ absl::Status ExtentSource::Read(ByteBudget::Lease lease, const ReadOptions& opti
   }
   auto window = std::make_shared<Window>(want, std::move(lease));
   PEERCHUNK_ASSIGN_OR_RETURN(
-      const BuildFile::ReadToSend got,
-      file_->ReadAtToSend(next_, absl::MakeSpan(window->bytes.get(), want), options));
-  if (got.length != want) {
+      const std::vector<Run> runs,
+      file_->ReadRuns(next_, absl::MakeSpan(window->bytes.get(), want), options));
+  const uint64_t got = runs.empty() ? 0 : runs.back().offset + runs.back().length;
+  if (got != want) {
     return absl::DataLossError(absl::StrCat("read ", file_->id().ObjectPath(), " [", next_, ", +",
-                                            want, "): only ", got.length, " bytes are there"));
+                                            want, "): only ", got, " bytes are there"));
   }
-  Cut(window, next_, std::string_view(window->bytes.get(), want), got.crc32c, out);
+  for (const Run& run : runs) {
+    OutgoingExtent& extent = out.emplace_back();
+    extent.offset = next_ + run.offset;
+    if (run.zero) {
+      extent.zero_length = run.length;
+    } else {
+      extent.crc32c = run.crc32c;
+      extent.data = SliceOf(window, std::string_view(window->bytes.get() + run.offset, run.length));
+    }
+  }
   next_ += want;
   return absl::OkStatus();
 }

@@ -15,13 +15,11 @@
 namespace peerchunk {
 
 // Turns a range of a pinned file into extents, a window of at most 1 MiB at a time: read, zero runs
-// left out, checksummed. Windows lie on the file's 1 MiB grid, which is the grid of the recorded
-// checksums. Used by one thread at a time.
+// left out, with a checksum each. Windows lie on the file's 1 MiB grid, which is the grid of the
+// recorded checksums. Used by one thread at a time.
 class ExtentSource {
  public:
   static constexpr uint64_t kWindowBytes = 1024 * 1024;
-  // A shorter run of zeros is sent as data: a message costs more than it saves.
-  static constexpr uint64_t kMinZeroRunBytes = 64 * 1024;
 
   // `present_only`: stops at the first block that is not on this node.
   ExtentSource(std::shared_ptr<BuildFile> file, ByteRange range, bool present_only)

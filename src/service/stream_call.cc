@@ -15,12 +15,15 @@
 namespace peerchunk {
 namespace {
 
+// Read ahead of the message under way: the next window is there when that is written.
+constexpr size_t kExtentsAhead = 2;
+
 // One GetBuildFile. Owned by its operations and tasks; gone with the last of them.
 //
 //   queue: OnRequest -> reader: Begin -> budget -> reader: Produce -> Write -> queue: OnWritten ->
 //   ...
 //
-// While one message is being written the next window is read. `mutex_` guards what both sides
+// While one message is being written the next windows are read. `mutex_` guards what both sides
 // touch; at most one Produce runs at a time, and at most one Write. Finish is started by
 // FinishLocked alone, once.
 class StreamCall final : public std::enable_shared_from_this<StreamCall> {
@@ -73,7 +76,8 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     MutexLock lock(mutex_);
     producing_ = false;
     if (!status.ok()) return FinishLocked(status);
-    WriteNextLocked();
+    all_read_ = !source_ || source_->done();
+    ProceedLocked();
   }
 
   absl::Status Resolve() {
@@ -110,13 +114,15 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     MutexLock lock(mutex_);
     for (OutgoingExtent& extent : extents) ready_.push_back(std::move(extent));
     producing_ = false;
-    WriteNextLocked();
+    all_read_ = source_->done();
+    ProceedLocked();
   }
 
-  void WriteNextLocked() PEERCHUNK_REQUIRES(mutex_) {
-    if (finished_ || writing_ || producing_) return;
-    const bool all_read = !source_ || source_->done();
-    if (ready_.empty() && !all_read) return StartProducingLocked();
+  // Starts whatever can be started now: the next window, the next message, the end.
+  void ProceedLocked() PEERCHUNK_REQUIRES(mutex_) {
+    if (finished_) return;
+    if (!producing_ && !all_read_ && ready_.size() < kExtentsAhead) StartProducingLocked();
+    if (writing_ || (ready_.empty() && !all_read_)) return;
     if (last_sent_) return FinishLocked(absl::OkStatus());
 
     std::optional<FileHead> head;
@@ -127,7 +133,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
       ready_.pop_front();
     }
     std::optional<OutgoingEnd> end;
-    if (all_read && ready_.empty()) {
+    if (all_read_ && ready_.empty()) {
       end = OutgoingEnd{end_status_, source_ ? source_->next_offset() : 0,
                         source_ && source_->stopped_short()};
       last_sent_ = true;
@@ -136,7 +142,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     context_.served_bytes.Add(message.Length());
     writing_ = true;
     writer_.Write(message, Operation(&StreamCall::OnWritten));
-    if (!last_sent_ && ready_.empty() && !all_read) StartProducingLocked();
+    if (!producing_ && !all_read_ && ready_.size() < kExtentsAhead) StartProducingLocked();
   }
 
   // Asks for the memory of the next window; it is read once that is there.
@@ -156,7 +162,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     writing_ = false;
     if (!ok) return FinishLocked(absl::CancelledError("the reader went away"));
     if (pending_finish_) return FinishLocked(*std::exchange(pending_finish_, std::nullopt));
-    WriteNextLocked();
+    ProceedLocked();
   }
 
   void Finish(const absl::Status& status) {
@@ -189,8 +195,8 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   std::stop_source cancel_;
   std::optional<ActiveCalls::Admission> admission_;
 
-  // Written by Begin and Produce, of which one runs at a time; read under the lock only when
-  // neither is under way (producing_ is false).
+  // Written by Begin and Produce, of which one runs at a time. What Produce writes is read under
+  // the lock only when it is not under way (producing_ is false).
   ServedRange served_;
   BuildStatus end_status_;
   ReadOptions read_options_;
@@ -200,6 +206,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   Mutex mutex_;
   std::deque<OutgoingExtent> ready_ PEERCHUNK_GUARDED_BY(mutex_);
   bool producing_ PEERCHUNK_GUARDED_BY(mutex_) = true;  // Begin counts as the first.
+  bool all_read_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool writing_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool head_sent_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool last_sent_ PEERCHUNK_GUARDED_BY(mutex_) = false;

@@ -125,11 +125,13 @@ class ServedTraces::WatchedFile final : public BuildFile {
     if (got.ok() && options.priority == Priority::kDemand) Note({offset, *got});
     return got;
   }
-  absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
-                                          const ReadOptions& options) override {
-    absl::StatusOr<ReadToSend> got = file_->ReadAtToSend(offset, out, options);
-    if (got.ok() && options.priority == Priority::kDemand) Note({offset, got->length});
-    return got;
+  absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
+                                            const ReadOptions& options) override {
+    absl::StatusOr<std::vector<Run>> runs = file_->ReadRuns(offset, out, options);
+    if (runs.ok() && !runs->empty() && options.priority == Priority::kDemand) {
+      Note({offset, runs->back().offset + runs->back().length});
+    }
+    return runs;
   }
   bool TryReadAt(uint64_t offset, absl::Span<char> out) override {
     const bool got = file_->TryReadAt(offset, out);

@@ -143,26 +143,40 @@ TEST_F(LocalBuildFileTest, ABlockReadWholeIsCheckedEachTime) {
   EXPECT_EQ(CodeOf(Read(*file, 9, 1)), absl::StatusCode::kDataLoss) << "no longer believed";
 }
 
-TEST_F(LocalBuildFileTest, WhatIsSentCarriesTheRecordedChecksumOfAWholeBlock) {
-  Write(SampleBytes(2 * kBlock + 100, 11));
+TEST_F(LocalBuildFileTest, RunsAreFoundOnceAndAreThenLeftToTheReceiverToCheck) {
+  std::string content = SampleBytes(2 * kBlock + 100, 11);
+  std::fill_n(content.begin() + kBlock + 8192, 3 * kMinZeroRunBytes, '\0');
+  Write(content);
   const auto file = Open();
-  std::string out(kBlock, '?');
+  std::string out;
   const auto send = [&](uint64_t offset, uint64_t length) {
-    return file->ReadAtToSend(offset, absl::MakeSpan(out).first(length), {});
+    out.assign(length, '?');
+    auto runs = file->ReadRuns(offset, absl::MakeSpan(out), {});
+    EXPECT_OK(runs);
+    return *runs;
   };
-  const auto first = send(0, kBlock);
-  ASSERT_OK(first);
-  EXPECT_EQ(first->length, kBlock);
-  EXPECT_EQ(first->crc32c, Crc32c(bytes_.substr(0, kBlock)));
-  EXPECT_EQ(send(2 * kBlock, 100)->crc32c, Crc32c(bytes_.substr(2 * kBlock)));
-  for (const auto& [offset, length] :
-       std::vector<std::pair<uint64_t, uint64_t>>{{1, kBlock}, {0, kBlock - 1}, {2 * kBlock, 99}}) {
-    EXPECT_EQ(send(offset, length)->crc32c, std::nullopt) << offset;
+  for (const auto& [offset, length] : std::vector<std::pair<uint64_t, uint64_t>>{
+           {0, kBlock}, {kBlock, kBlock}, {2 * kBlock, 100}, {1, kBlock}, {kBlock + 8192, 4096}}) {
+    const std::vector<peerchunk::Run> expected =
+        CutIntoRuns(std::string_view(bytes_).substr(offset, length));
+    for (int pass = 0; pass < 2; ++pass) {
+      EXPECT_EQ(send(offset, length), expected) << offset;
+      for (const peerchunk::Run& run : expected) {
+        if (run.zero) continue;
+        EXPECT_EQ(out.substr(run.offset, run.length),
+                  bytes_.substr(offset + run.offset, run.length));
+      }
+    }
   }
-  // Spoilt after its check, a block does not pass the receiver's; before it, it is not even sent.
+  // Spoilt after its check, a block does not pass the receiver's.
   FlipByteAt(5);
-  EXPECT_EQ(send(0, kBlock)->crc32c, Crc32c(bytes_.substr(0, kBlock)));
-  EXPECT_NE(Crc32c(out), Crc32c(bytes_.substr(0, kBlock)));
+  const std::vector<peerchunk::Run> runs = send(0, kBlock);
+  ASSERT_EQ(runs.size(), 1u);
+  EXPECT_EQ(runs[0].crc32c, Crc32c(bytes_.substr(0, kBlock)));
+  EXPECT_NE(Crc32c(out), runs[0].crc32c);
+  // Once that is known here, it is not sent at all.
+  EXPECT_EQ(CodeOf(Read(*file, 0, kBlock)), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CodeOf(file->ReadRuns(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(LocalBuildFileTest, NothingIsSentOfABlockThatFailsItsFirstCheck) {
@@ -170,7 +184,7 @@ TEST_F(LocalBuildFileTest, NothingIsSentOfABlockThatFailsItsFirstCheck) {
   const auto file = Open();
   FlipByteAt(7);
   std::string out(kBlock, '?');
-  EXPECT_EQ(CodeOf(file->ReadAtToSend(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CodeOf(file->ReadRuns(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
   EXPECT_EQ(reports_, 1);
 }
 
@@ -180,8 +194,7 @@ TEST_F(LocalBuildFileTest, AFileThatShrankIsDataLoss) {
   EXPECT_OK(Read(*file, kBlock + 1, 1));
   std::string out(kBlock, '?');
   ASSERT_OK(OpenRaw(O_RDWR).Truncate(kBlock + 10));
-  EXPECT_EQ(CodeOf(file->ReadAtToSend(kBlock, absl::MakeSpan(out), {})),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(CodeOf(file->ReadRuns(kBlock, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
   EXPECT_EQ(CodeOf(Read(*file, 2 * kBlock - 10, 5)), absl::StatusCode::kDataLoss);
   EXPECT_EQ(reports_, 1);
 }

@@ -72,8 +72,8 @@ class PrefetchTest : public TemplateCacheTest {
     ASSERT_OK(served);
     ASSERT_NE(served->file, nullptr);
     std::string out(length, '?');
-    ASSERT_OK(served->file->ReadAtToSend(offset, absl::MakeSpan(out),
-                                         {.priority = priority, .relayed = true}));
+    ASSERT_OK(served->file->ReadRuns(offset, absl::MakeSpan(out),
+                                     {.priority = priority, .relayed = true}));
   }
   void ServeHeader(const TestBuild& build) { Serve({build.id, FileKind::kMemfileHeader}, 0, 8); }
   std::optional<WorkingSet> Recorded(const TestBuild& build) {

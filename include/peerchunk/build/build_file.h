@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
@@ -9,6 +10,7 @@
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/range.h"
+#include "peerchunk/build/runs.h"
 #include "peerchunk/storage/storage.h"
 
 namespace peerchunk {
@@ -34,19 +36,11 @@ class BuildFile {
   // False: ReadAt would have to wait for something, or knows why not. Never blocks.
   virtual bool TryReadAt(uint64_t /*offset*/, absl::Span<char> /*out*/) { return false; }
 
-  // Bytes on their way to another node, which checks them against `crc32c`.
-  struct ReadToSend {
-    size_t length = 0;
-    std::optional<uint32_t> crc32c;  // Recorded for exactly these bytes; nothing: none is.
-  };
-  // As ReadAt, for a caller that hands the bytes on with their checksum: a block that has a
-  // recorded one and was checked before is left to the receiver to check.
-  virtual absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
-                                                  const ReadOptions& options) {
-    const absl::StatusOr<size_t> length = ReadAt(offset, out, options);
-    if (!length.ok()) return length.status();
-    return ReadToSend{.length = *length, .crc32c = std::nullopt};
-  }
+  // As ReadAt, for a caller that sends the bytes to another node, which checks each run against its
+  // checksum: the runs that make them up. Only those of data are filled in. A block that was
+  // checked before and whose runs are known is left to the receiver to check.
+  virtual absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
+                                                    const ReadOptions& options);
 
   // Brings the chunks that `range` touches here, as far as they are missing and nobody brings them
   // already, on the caller's thread. For bytes that nobody has asked for yet: ResourceExhausted

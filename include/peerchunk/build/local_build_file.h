@@ -37,14 +37,16 @@ class LocalBuildFile final : public BuildFile {
       BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
       std::function<void(const absl::Status&)> on_corrupt);
 
+  ~LocalBuildFile() override;
+
   const BuildFileId& id() const override { return id_; }
   uint64_t size() const override { return checksums_->size; }
   std::optional<uint32_t> crc32c() const override { return checksums_->crc32c; }
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
   bool TryReadAt(uint64_t offset, absl::Span<char> out) override;
-  absl::StatusOr<ReadToSend> ReadAtToSend(uint64_t offset, absl::Span<char> out,
-                                          const ReadOptions& options) override;
+  absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
+                                            const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
   uint64_t AllocatedBytes() const override { return allocated_bytes_; }
 
@@ -67,6 +69,8 @@ class LocalBuildFile final : public BuildFile {
   const std::function<void(const absl::Status&)> on_corrupt_;
   // One per block; set by a check that held.
   const std::unique_ptr<std::atomic<bool>[]> checked_;
+  // By block, as they were found when it was first sent; null until then. Owned; set once.
+  const std::unique_ptr<std::atomic<const std::vector<Run>*>[]> runs_;
   std::atomic<bool> corrupt_reported_{false};
 };
 
