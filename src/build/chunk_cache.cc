@@ -465,13 +465,15 @@ std::shared_ptr<Fetch> DiskChunkCache::Add(BlockRange blocks, const Purpose& pur
 absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
                                       const std::stop_token& cancellation) {
   Priority priority;
-  bool uncached;
+  bool full;
+  const absl::Time began = options_.clock->Now();
   {
     const MutexLock lock(mutex_);
     fetch->begun = true;
     priority = fetch->priority;
-    uncached = DiskIsFull();
+    full = DiskIsFull();
   }
+  bool uncached = full;
   absl::Status status = uncached ? absl::ResourceExhaustedError("the disk is full")
                                  : Transfer(*fetch, priority, cancellation, uncached);
   (status.ok() ? counters_.fetches : uncached ? counters_.uncached : counters_.failures)->Add();
@@ -483,8 +485,11 @@ absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
     allocated_bytes_.store(*allocated, std::memory_order_relaxed);
   }
   const MutexLock lock(mutex_);
-  // Room that is not to spare for a guess may be had for a reader.
-  if (uncached && !fetch->speculative) disk_full_until_ = options_.clock->Now() + kDiskFullPause;
+  // What was not tried tells nothing; room that is not to spare for a guess may be had for a
+  // reader.
+  if (uncached && !full && !fetch->speculative) {
+    disk_full_until_ = std::max(disk_full_until_, began + kDiskFullPause);
+  }
   (fetch->relayed ? relayed_fetches_ : fetches_).Remove(*fetch);
   fetch->done = true;
   fetch->uncached = uncached;
