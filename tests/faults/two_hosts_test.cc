@@ -54,7 +54,7 @@ class TwoHostsTest : public FaultsTest {
   ReadOutcome ReadUntil(const FaultReader& reader, uint64_t percent,
                         const std::function<void()>& what) {
     bool happened = false;
-    return reader.Read([&, this](uint64_t reached) {
+    return reader.Read([&](uint64_t reached) {
       if (happened || reached < FileSize() * percent / 100) return;
       happened = true;
       what();

@@ -205,7 +205,6 @@ TEST_F(ReadStreamTest, TheCallersStopTokenEndsAWait) {
 }
 
 TEST_F(ReadStreamTest, ADriverThatLeavesHandsTheOthersOn) {
-  std::atomic<bool> go = false;
   Start([&](Stream& stream) {
     std::vector<v1::FileRead> reads;
     v1::ReadBuildFileRequest request;
