@@ -12,10 +12,10 @@
 namespace peerchunk {
 
 struct BaseOptions {
-  std::string location;  // An absolute path of a folder, or gs://BUCKET[/PREFIX].
+  std::string location;                 // An absolute path of a folder, or gs://BUCKET[/PREFIX].
   uint64_t read_bytes_per_second = 0;   // Of a local folder; 0: no limit.
   uint64_t write_bytes_per_second = 0;  // Of either; 0: no limit.
-  bool must_exist = false;     // A local folder that is not there is NotFound, not made.
+  bool must_exist = false;              // A local folder that is not there is NotFound, not made.
   std::string state_folder;    // What a bucket's provider keeps over a restart; empty: nothing.
   Metrics* metrics = nullptr;  // Borrowed.
 };
