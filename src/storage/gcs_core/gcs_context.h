@@ -29,8 +29,8 @@ struct GcsContext {
   GcsMetrics metrics;
   std::shared_ptr<UploadLanes> lanes;
   std::unique_ptr<SessionJournal> journal;
-  Watchdog watchdog;
   ChannelPool channels;
+  Watchdog watchdog;  // Ends before the channels of the calls that it cancels.
 
   // "gs://BUCKET/NAME", for messages.
   std::string Url(std::string_view object) const;

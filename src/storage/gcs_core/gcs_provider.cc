@@ -244,8 +244,8 @@ absl::StatusOr<std::unique_ptr<GcsContext>> MakeGcsContext(
                      .metrics = GcsMetrics(metrics),
                      .lanes = std::static_pointer_cast<UploadLanes>(lanes),
                      .journal = std::move(journal),
-                     .watchdog = Watchdog(clock),
-                     .channels = ChannelPool(std::move(stubs), clock)});
+                     .channels = ChannelPool(std::move(stubs), clock),
+                     .watchdog = Watchdog(clock)});
   return context;
 }
 

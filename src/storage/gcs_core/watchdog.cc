@@ -15,9 +15,7 @@ int64_t ToNanos(absl::Time time) {
 
 }  // namespace
 
-Watchdog::Watchdog(Clock& clock) : clock_(clock), thread_([this] { Run(); }) {
-  pthread_setname_np(thread_.native_handle(), "gcs-watchdog");
-}
+Watchdog::Watchdog(Clock& clock) : clock_(clock), thread_([this] { Run(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -44,18 +42,20 @@ void Watchdog::Unqueue(const std::shared_ptr<Entry>& entry) {
 }
 
 void Watchdog::Run() {
+  pthread_setname_np(pthread_self(), "gcs-watchdog");
   MutexLock lock(mutex_);
   while (!stopping_) {
     if (queue_.empty()) {
       clock_.WaitUntil(changed_, mutex_, absl::InfiniteFuture());
       continue;
     }
-    const auto [at, entry] = *queue_.begin();
+    const int64_t at = queue_.begin()->first;
     const int64_t now = ToNanos(clock_.Now());
     if (at > now) {
       clock_.WaitUntil(changed_, mutex_, absl::FromUnixNanos(at));
       continue;
     }
+    std::shared_ptr<Entry> entry = queue_.begin()->second;  // Not kept over a wait.
     queue_.erase(queue_.begin());
     if (entry->deadline.load() > now) {
       Queue(entry);
@@ -63,9 +63,9 @@ void Watchdog::Run() {
     }
     entry->queued_for.store(kNever);
     entry->fired.store(true);
-    const std::shared_ptr<GcsCall> call = entry->call;
     lock.Unlock();
-    call->Cancel();
+    entry->call->Cancel();
+    entry.reset();  // Maybe the last to hold the call, whose end is nothing for under the lock.
     lock.Lock();
   }
 }

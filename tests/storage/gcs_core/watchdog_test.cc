@@ -124,8 +124,9 @@ TEST_F(WatchdogTest, DestroyedWatchIsForgotten) {
   {
     Watchdog::Watch watch(watchdog_, call);
     watch.Expect(clock_.Now() + absl::Seconds(1));
+    clock_.AwaitWaiters(1);
   }
-  EXPECT_EQ(call.use_count(), 1);
+  EXPECT_EQ(call.use_count(), 1) << "the watchdog must not keep a call while it waits";
   Watchdog::Watch watch(watchdog_, other);
   watch.Expect(clock_.Now() + absl::Seconds(2));
   clock_.AwaitWaiters(1);

@@ -101,10 +101,14 @@ void FakeGcs::Erase(const std::string& name) {
 }
 
 size_t FakeGcs::open_sessions() const {
-  const MutexLock lock(mutex_);
+  std::vector<std::shared_ptr<Session>> sessions;  // Their locks come before ours.
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [id, session] : sessions_) sessions.push_back(session);
+  }
   size_t open = 0;
-  for (const auto& [id, session] : sessions_) {
-    const MutexLock session_lock(session->mutex);
+  for (const std::shared_ptr<Session>& session : sessions) {
+    const MutexLock lock(session->mutex);
     if (!session->result) ++open;
   }
   return open;

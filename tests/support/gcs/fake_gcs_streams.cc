@@ -109,15 +109,17 @@ absl::Status FakeGcs::Writing::Begin(const GcsWriteMessage& message) {
     session_ = fake_.FindSession(*message.upload_id);
     if (session_ == nullptr) return absl::NotFoundError("no such session");
   }
-  const MutexLock lock(session_->mutex);
-  writer_ = ++session_->writer;
-  if (session_->result) return absl::OutOfRangeError("the session is finished");
   offset_ = message.offset;
-  if (offset_ > session_->bytes.size()) {
-    return fake_.Violation(absl::StatusCode::kOutOfRange,
-                           absl::StrCat("write at ", offset_, " beyond ", session_->bytes.size()));
+  uint64_t persisted = 0;
+  {
+    const MutexLock lock(session_->mutex);
+    writer_ = ++session_->writer;
+    if (session_->result) return absl::OutOfRangeError("the session is finished");
+    persisted = session_->bytes.size();
   }
-  return absl::OkStatus();
+  if (offset_ <= persisted) return absl::OkStatus();
+  return fake_.Violation(absl::StatusCode::kOutOfRange,
+                         absl::StrCat("write at ", offset_, " beyond ", persisted));
 }
 
 absl::Status FakeGcs::Writing::Check(const GcsWriteMessage& message) {

@@ -56,7 +56,9 @@ class GcsFixture {
   // As a new process would start: nothing but the session folder is left.
   void Restart() {
     storage.reset();
-    options.lanes = GcsUploadLanes::Create(4, 0, clock);
+    const bool virtual_time = options.clock == &clock;
+    options.lanes = GcsUploadLanes::Create(4, 0, virtual_time ? clock.of_lanes() : *options.clock);
+    const size_t watchdogs = clock.watchdogs();
     std::vector<std::unique_ptr<GcsStub>> stubs;
     for (size_t i = 0; i < options.channels; ++i) {
       stubs.push_back(MakeFakeGcsStub(*fake, options.bucket, std::to_string(i)));
@@ -65,6 +67,7 @@ class GcsFixture {
     EXPECT_TRUE(made.ok()) << made.status();
     context = made->get();
     storage = MakeGcsProvider(*std::move(made));
+    if (virtual_time) clock.AwaitWatchdogs(watchdogs + 1);
   }
 
   std::unique_ptr<Seekable> Open(std::string_view path) {
