@@ -21,7 +21,7 @@ struct AttemptEnd {
 
 // Sends the whole source over one stream.
 AttemptEnd Send(GcsContext& context, const ObjectWrite& write, const UploadSource& source,
-                uint32_t crc32c, Attempt& attempt, std::string& buffer) {
+                uint32_t crc32c, RetryLoop& loop, Attempt& attempt, std::string& buffer) {
   const GcsWriteSpec spec{write.object, write.metadata, write.if_generation, source.size()};
   attempt.Expect(context.clock.Now(), context.tuning.write_stall, context.metrics.write_stalls);
   const std::unique_ptr<GcsWriteStream> stream = attempt.call().WriteObject();
@@ -34,7 +34,9 @@ AttemptEnd Send(GcsContext& context, const ObjectWrite& write, const UploadSourc
     if (end.local.ok() && offset + buffer.size() == source.size()) {
       end.local = source.CheckUnchanged();
     }
+    const absl::Time asked = context.clock.Now();
     if (end.local.ok()) end.local = context.lanes->Spend(buffer.size(), write.limits);
+    loop.Excuse(context.clock.Now() - asked);
     if (!end.local.ok()) return end;
     GcsWriteMessage message;
     if (offset == 0) message.spec = &spec;
@@ -70,7 +72,7 @@ absl::StatusOr<GcsObject> WriteOneShot(GcsContext& context, ObjectWrite write,
     {
       Attempt attempt(context, write.limits, token, loop.avoid());
       channel = attempt.channel();
-      AttemptEnd end = Send(context, write, source, crc32c, attempt, buffer);
+      AttemptEnd end = Send(context, write, source, crc32c, loop, attempt, buffer);
       if (!end.local.ok()) {
         attempt.Settle(end.local).IgnoreError();
         return end.local;

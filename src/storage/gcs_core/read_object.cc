@@ -26,7 +26,8 @@ ObjectReader::ObjectReader(GcsContext& context, std::string object, uint64_t off
       offset_(offset),
       length_(length),
       limits_{options.deadline, options.cancellation},
-      retry_(context, limits_, RetryPolicy::ForReads(context.tuning)) {
+      retry_(context, limits_, RetryPolicy::ForReads(context.tuning)),
+      handed_out_(context.clock.Now()) {
   if (!options.version) return;
   if (!absl::SimpleAtoi(*options.version, &generation_) || generation_ <= 0) {
     status_ =
@@ -38,7 +39,9 @@ ObjectReader::~ObjectReader() { Close(absl::OkStatus()); }
 
 absl::StatusOr<std::optional<Extent>> ObjectReader::Next() {
   PEERCHUNK_RETURN_IF_ERROR(status_);
+  retry_.Excuse(context_.clock.Now() - handed_out_);
   absl::StatusOr<bool> more = ReadMessage();
+  handed_out_ = context_.clock.Now();
   if (!more.ok()) {
     Close(more.status());
     status_ = more.status();
@@ -165,8 +168,13 @@ absl::Status ObjectReader::CheckContent() {
   if (content.size() > *end_ - offset_) {
     return absl::DataLossError(absl::StrCat("more bytes than asked for, from ", offset_));
   }
+  if (!message_.content_crc32c) {
+    // The object's own checksum says nothing about a range, and much too late.
+    return absl::DataLossError(
+        absl::StrCat("the message at byte ", offset_, " has no CRC32C to check it against"));
+  }
   const uint32_t crc32c = Crc32c(content);
-  if (message_.content_crc32c && *message_.content_crc32c != crc32c) {
+  if (*message_.content_crc32c != crc32c) {
     context_.metrics.checksum_mismatches.Add();
     return absl::DataLossError(absl::StrCat("CRC32C mismatch in the message at byte ", offset_));
   }

@@ -49,6 +49,7 @@ class ObjectReader final : public RangeReader {
   uint32_t crc32c_ = 0;  // Of what was handed out.
   CallLimits limits_;
   RetryLoop retry_;
+  absl::Time handed_out_;  // When the consumer's own time began.
   const std::string token_ = GcsContext::NewToken();
 
   std::unique_ptr<Attempt> attempt_;  // Outlives stream_.

@@ -147,7 +147,9 @@ absl::Status ResumableWrite::SendMessages(Attempt& attempt, GcsWriteStream& stre
     crc32c = CombineCrc32c(crc32c, piece, buffer_.size());
     const uint64_t next = position + buffer_.size();
     PEERCHUNK_RETURN_IF_ERROR(Checkpoint(next, crc32c));
+    const absl::Time asked = context_.clock.Now();
     PEERCHUNK_RETURN_IF_ERROR(context_.lanes->Spend(buffer_.size(), write_.limits));
+    loop_.Excuse(context_.clock.Now() - asked);
     GcsWriteMessage message;
     if (position == from) message.upload_id = &upload_id_;
     message.offset = position;
@@ -249,9 +251,6 @@ absl::Status ResumableWrite::Recover(const Step& step, std::optional<GcsObject>&
   if (MayBeChecksumMismatch(status) && !upload_id_.empty()) {
     context_.metrics.checksum_mismatches.Add();
     return RecoverFromMismatch(status);
-  }
-  if (absl::IsAborted(status)) {
-    return loop_.Next(status, step.channel, RetryAdvice::kAgainPaused);
   }
   return loop_.Next(status, step.channel);
 }

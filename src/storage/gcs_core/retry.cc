@@ -13,7 +13,8 @@ RetryPolicy RetryPolicy::ForReads(const GcsTuning& tuning) {
 }
 
 RetryPolicy RetryPolicy::ForWrites(const GcsTuning& tuning) {
-  return {tuning.write_backoff_first, tuning.write_backoff_most, tuning.pause, tuning.write_budget};
+  return {tuning.write_backoff_first, tuning.write_backoff_most, tuning.pause, tuning.write_budget,
+          /*conflicts_pause=*/true};
 }
 
 RetryLoop::RetryLoop(GcsContext& context, const CallLimits& limits, const RetryPolicy& policy)
@@ -36,12 +37,9 @@ absl::Duration RetryLoop::Delay(RetryAdvice advice) {
 }
 
 absl::Status RetryLoop::Next(const absl::Status& status, std::optional<size_t> channel) {
-  return Next(status, channel, AdviceFor(status));
-}
-
-absl::Status RetryLoop::Next(const absl::Status& status, std::optional<size_t> channel,
-                             RetryAdvice advice) {
   PEERCHUNK_RETURN_IF_ERROR(limits_.Check(context_.clock));
+  RetryAdvice advice = AdviceFor(status);
+  if (policy_.conflicts_pause && absl::IsAborted(status)) advice = RetryAdvice::kAgainPaused;
   if (advice == RetryAdvice::kFail) return status;
   if (advice == RetryAdvice::kOnceMorePaused) {
     if (unauthenticated_) return status;
@@ -50,7 +48,7 @@ absl::Status RetryLoop::Next(const absl::Status& status, std::optional<size_t> c
   const absl::Time now = context_.clock.Now();
   const absl::Time next = now + Delay(advice);
   if (next >= budget_end_) {
-    return absl::Status(status.code(),
+    return absl::Status(absl::IsAborted(status) ? absl::StatusCode::kUnavailable : status.code(),
                         absl::StrCat("gave up after ", absl::FormatDuration(policy_.budget),
                                      " without progress: ", status.message()));
   }

@@ -18,8 +18,9 @@ namespace peerchunk {
 struct RetryPolicy {
   absl::Duration backoff_first;
   absl::Duration backoff_most;
-  absl::Duration pause;   // The least wait where AdviceFor asks for one.
-  absl::Duration budget;  // Over all attempts since the last progress.
+  absl::Duration pause;          // The least wait where AdviceFor asks for one.
+  absl::Duration budget;         // Over all attempts since the last progress.
+  bool conflicts_pause = false;  // ABORTED means a conflicting writer, who needs a moment.
 
   static RetryPolicy ForReads(const GcsTuning& tuning);
   static RetryPolicy ForWrites(const GcsTuning& tuning);
@@ -31,12 +32,13 @@ class RetryLoop {
  public:
   RetryLoop(GcsContext& context, const CallLimits& limits, const RetryPolicy& policy);
 
-  // OK, after the wait: try again. Else the error to return. `status` is a settled one.
+  // OK, after the wait: try again. Else the error to return. `status` is a settled one. Never
+  // Aborted: to callers that is a precondition that does not hold.
   absl::Status Next(const absl::Status& status, std::optional<size_t> channel);
-  // The same with advice other than AdviceFor(status).
-  absl::Status Next(const absl::Status& status, std::optional<size_t> channel, RetryAdvice advice);
   // The last attempt got somewhere: backoff and budget begin again.
   void Progress();
+  // So long it was not the service that kept this waiting: the budget does not count it.
+  void Excuse(absl::Duration waited) { budget_end_ += waited; }
 
   // The channel that the next attempt should avoid.
   std::optional<size_t> avoid() const { return avoid_; }

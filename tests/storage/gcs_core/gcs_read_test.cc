@@ -39,6 +39,7 @@ class GcsReadTest : public testing::Test {
 class GcsReadAgainTest : public GcsReadTest, public testing::WithParamInterface<Code> {};
 
 TEST_P(GcsReadAgainTest, ErrorGoesOnAtTheByteReachedOnAnotherChannel) {
+  const auto busy = gcs_.KeepOthersBusy();
   gcs_.Inject(GcsRpc::kReadObject, Kind::kError, GetParam(), 3);
   const absl::StatusOr<std::string> read = Read();
   ASSERT_OK(read);
@@ -55,12 +56,14 @@ TEST_P(GcsReadAgainTest, ErrorGoesOnAtTheByteReachedOnAnotherChannel) {
 }
 
 TEST_P(GcsReadAgainTest, StatIsAskedAgain) {
+  const auto busy = gcs_.KeepOthersBusy();
   gcs_.Inject(GcsRpc::kGetObject, Kind::kError, GetParam());
   const absl::StatusOr<ObjectStat> stat = gcs_.Open("a/object")->Stat({});
   ASSERT_OK(stat);
   EXPECT_EQ(stat->crc32c, Crc32c(bytes_));
   const std::vector<FakeCallRecord> calls = gcs_.fake->calls();
   ASSERT_EQ(calls.size(), 2u);
+  EXPECT_NE(calls[0].connection, calls[1].connection);
   EXPECT_EQ(calls[0].token, calls[1].token);
 }
 
@@ -100,6 +103,25 @@ TEST_F(GcsReadTest, ConsumersOwnTimeIsNoStall) {
     gcs_.clock.Advance(absl::Hours(1));
   }
   EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kReadObject), 1u);
+}
+
+TEST_F(GcsReadTest, ConsumersOwnTimeIsNotCountedAgainstTheBudget) {
+  const auto object = gcs_.Open("a/object");
+  const auto reader = object->OpenRangeReader(0, bytes_.size(), {});
+  ASSERT_OK(reader);
+  for (const int after : {0, 2, 1}) {
+    gcs_.Inject(GcsRpc::kReadObject, Kind::kError, Code::kUnavailable, after);
+  }
+  std::string read;
+  while (true) {
+    gcs_.clock.Advance(absl::Hours(1));
+    const absl::StatusOr<std::optional<Extent>> extent = (*reader)->Next();
+    ASSERT_OK(extent);
+    if (!*extent) break;
+    for (const std::string_view piece : (*extent)->pieces) read += piece;
+  }
+  EXPECT_TRUE(read == bytes_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kReadObject), 4u);
 }
 
 TEST_F(GcsReadTest, StreamThatEndsEarlyGoesOn) {
@@ -179,6 +201,15 @@ TEST_F(GcsReadTest, WrongBytesAreDataLossAndNeverSeen) {
   EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_checksum_mismatches_total"), 1u);
 }
 
+TEST_F(GcsReadTest, BytesWithoutAChecksumAreDataLoss) {
+  gcs_.Inject(GcsRpc::kReadObject, Kind::kUnchecked, Code::kOk, 1);
+  const auto object = gcs_.Open("a/object");
+  const auto reader = object->OpenRangeReader(0, bytes_.size(), {});
+  ASSERT_OK(reader);
+  ASSERT_OK((*reader)->Next());
+  EXPECT_EQ(CodeOf((*reader)->Next()), Code::kDataLoss);
+}
+
 TEST_F(GcsReadTest, ForgedBytesAreFoundByTheWholeObjectsChecksum) {
   gcs_.Inject(GcsRpc::kReadObject, Kind::kForgedBytes, Code::kOk, 2);
   StringSink sink(kMiB);
@@ -252,6 +283,8 @@ TEST_F(GcsReadTest, BytesGainedRenewTheBudget) {
 }
 
 TEST_F(GcsReadTest, DeadlineEndsAStalledRead) {
+  gcs_.options.tuning.first_byte = absl::Hours(1);
+  gcs_.Restart();
   gcs_.Inject(GcsRpc::kReadObject, Kind::kStall);
   ReadOptions options;
   options.deadline = gcs_.clock.Now() + absl::Seconds(2);
@@ -299,9 +332,10 @@ TEST_F(GcsReadTest, ErrorNamesTheObjectAndTheRange) {
 
 TEST_F(GcsReadTest, TimeToFirstByteIsCounted) {
   gcs_.Inject(GcsRpc::kReadObject, Kind::kStall);
+  gcs_.Inject(GcsRpc::kReadObject, Kind::kSlow);  // One tick of the fixture's clock.
   ASSERT_OK(Read());
   EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_first_bytes_total"), 1u);
-  EXPECT_LT(gcs_.CounterOf("peerchunk_gcs_first_byte_microseconds_total"), 1'000'000u)
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_first_byte_microseconds_total"), 1'000'000u)
       << "of the attempt that brought it";
   EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_attempts_total", {{"outcome", "OK"}}), 1u);
   EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_attempts_total", {{"outcome", "UNAVAILABLE"}}), 1u);

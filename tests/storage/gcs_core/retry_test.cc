@@ -79,6 +79,32 @@ TEST_F(RetryTest, PausedCodesWaitAtLeastThePause) {
   }
 }
 
+TEST_F(RetryTest, ConflictsPauseWritesOnly) {
+  RetryLoop writes(*gcs_.context, limits_, RetryPolicy::ForWrites(gcs_.options.tuning));
+  for (const absl::Duration wait : Waits(writes, 5, Code::kAborted)) {
+    EXPECT_GE(wait, absl::Seconds(1));
+  }
+  RetryLoop reads(*gcs_.context, limits_, RetryPolicy::ForReads(gcs_.options.tuning));
+  EXPECT_LE(Waits(reads, 1, Code::kAborted)[0], absl::Milliseconds(50));
+}
+
+TEST_F(RetryTest, ConflictsWithoutEndAreNoBrokenPrecondition) {
+  RetryLoop loop(*gcs_.context, limits_, RetryPolicy::ForReads(gcs_.options.tuning));
+  absl::Status status;
+  while (status.ok()) status = loop.Next(absl::AbortedError("x"), {});
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+}
+
+TEST_F(RetryTest, TimeThatIsExcusedIsNotCounted) {
+  const RetryPolicy policy = RetryPolicy::ForReads(gcs_.options.tuning);
+  RetryLoop loop(*gcs_.context, limits_, policy);
+  gcs_.clock.Advance(policy.budget);
+  loop.Excuse(policy.budget);
+  EXPECT_OK(loop.Next(absl::UnavailableError("x"), {}));
+  gcs_.clock.Advance(policy.budget);
+  EXPECT_EQ(CodeOf(loop.Next(absl::UnavailableError("x"), {})), Code::kUnavailable);
+}
+
 TEST_F(RetryTest, CancellationDuringABackoffEndsIt) {
   std::stop_source stop;
   limits_.cancellation = stop.get_token();

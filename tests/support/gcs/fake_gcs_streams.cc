@@ -51,6 +51,9 @@ bool FakeGcs::Reading::Next(GcsReadMessage& message) {
   const bool due = messages_ == fault_.after;
   if (due && fault_.kind == Kind::kError) status_ = FaultStatus(fault_);
   if (due && fault_.kind == Kind::kStall) status_ = fake_.Stall(call_);
+  if (due && fault_.kind == Kind::kSlow && fake_.options_.while_stalled) {
+    fake_.options_.while_stalled();
+  }
   if (due && fault_.kind == Kind::kEndsEarly) over_ = true;
   if (call_.cancelled()) status_ = absl::CancelledError("the client has left");
   if (over_ || !status_.ok()) return false;
@@ -62,7 +65,7 @@ bool FakeGcs::Reading::Next(GcsReadMessage& message) {
   buffer_ =
       object_->bytes->Read(offset_, std::min(fake_.options_.read_message_bytes, end_ - offset_));
   message = GcsReadMessage();
-  message.content_crc32c = Crc32c(buffer_);
+  if (!due || fault_.kind != Kind::kUnchecked) message.content_crc32c = Crc32c(buffer_);
   if (messages_ == 0) {
     message.object_crc32c = object_->meta.crc32c;
     message.content_start = begin_;

@@ -30,6 +30,8 @@ struct GcsFault {
     kError,         // The call ends with `code` after `after` messages.
     kLostAnswer,    // The request is carried out, the call ends with `code`.
     kStall,         // Nothing more after `after` messages.
+    kSlow,          // Time passes once before message `after`.
+    kUnchecked,     // Message `after` that is read has no checksum.
     kWrongBytes,    // In a message that is read, with the checksum of the right ones.
     kForgedBytes,   // The same, with a checksum that fits.
     kEndsEarly,     // A read ends with OK after `after` messages.

@@ -57,7 +57,9 @@ class GcsFixture {
   void Restart() {
     storage.reset();
     const bool virtual_time = options.clock == &clock;
-    options.lanes = GcsUploadLanes::Create(4, 0, virtual_time ? clock.of_lanes() : *options.clock);
+    // With a rate, lanes wait for time alone.
+    Clock& of_lanes = virtual_time && bytes_per_second == 0 ? clock.of_lanes() : *options.clock;
+    options.lanes = GcsUploadLanes::Create(lanes, bytes_per_second, of_lanes);
     const size_t watchdogs = clock.watchdogs();
     std::vector<std::unique_ptr<GcsStub>> stubs;
     for (size_t i = 0; i < options.channels; ++i) {
@@ -107,7 +109,18 @@ class GcsFixture {
     return metrics.CounterValue(name, labels);
   }
 
+  // Leases that leave channel 0 the least busy one: nothing but a reason leads away from it.
+  std::vector<std::unique_ptr<ChannelPool::Lease>> KeepOthersBusy() {
+    std::vector<std::unique_ptr<ChannelPool::Lease>> leases;
+    for (size_t i = 1; i < options.channels; ++i) {
+      leases.push_back(std::make_unique<ChannelPool::Lease>(context->channels, i));
+    }
+    return leases;
+  }
+
   std::function<void()> while_stalled;
+  size_t lanes = 4;  // From the next Restart on, as is the rate.
+  uint64_t bytes_per_second = 0;
   FakeGcsClock clock;
   Metrics metrics;
   std::unique_ptr<FakeGcs> fake;
