@@ -94,6 +94,7 @@ absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind, std
 absl::Status ObjectUpload::Write(Object& object) {
   WriteOptions options;
   options.cancellation = object.stop;
+  options.suspension = suspension_;
   options.crc32c = object.wanted.crc32c;
   if (object.metadata_version != 0) {
     options.metadata[kVersionKey] = absl::StrCat(object.metadata_version);

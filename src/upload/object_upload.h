@@ -20,10 +20,14 @@ inline constexpr char kVersionKey[] = "peerchunk-version";
 // borrows; any thread.
 class ObjectUpload {
  public:
-  // Borrowed. `on_sent` is told of each object that was sent, with its size.
+  // Borrowed. `on_sent` is told of each object that was sent, with its size. `suspension` as in
+  // WriteOptions: the next process goes on with what is stopped then.
   ObjectUpload(BuildRegistry* registry, StorageProvider* base,
-               std::function<void(FileKind, uint64_t)> on_sent)
-      : registry_(registry), base_(base), on_sent_(std::move(on_sent)) {}
+               std::function<void(FileKind, uint64_t)> on_sent, std::stop_token suspension = {})
+      : registry_(registry),
+        base_(base),
+        on_sent_(std::move(on_sent)),
+        suspension_(std::move(suspension)) {}
 
   // OK: the base confirmed the file as `build` records it. AlreadyExists: other bytes are at its
   // path, which no retry will change. DataLoss: this node's copy does not match its record. Other
@@ -41,6 +45,7 @@ class ObjectUpload {
   BuildRegistry* const registry_;
   StorageProvider* const base_;
   const std::function<void(FileKind, uint64_t)> on_sent_;
+  const std::stop_token suspension_;
 };
 
 }  // namespace peerchunk

@@ -78,14 +78,16 @@ Uploader::Impl::Impl(BuildRegistry* registry, StorageProvider* base, Options opt
     : registry_(registry),
       options_(std::move(options)),
       upload_(registry,
-              ObjectUpload(registry, base,
-                           [this](FileKind kind, uint64_t bytes) {
-                             if (options_.metrics == nullptr) return;
-                             options_.metrics
-                                 ->counter("peerchunk_uploaded_bytes_total",
-                                           {{"file", std::string(FileName(kind))}})
-                                 .Add(bytes);
-                           }),
+              ObjectUpload(
+                  registry, base,
+                  [this](FileKind kind, uint64_t bytes) {
+                    if (options_.metrics == nullptr) return;
+                    options_.metrics
+                        ->counter("peerchunk_uploaded_bytes_total",
+                                  {{"file", std::string(FileName(kind))}})
+                        .Add(bytes);
+                  },
+                  stop_.get_token()),
               options_.ancestor_is_durable ? options_.ancestor_is_durable
                                            : AskBase(base, stop_.get_token())),
       random_(options_.seed) {}

@@ -51,6 +51,9 @@ struct ObjectStat {
 struct WriteOptions {
   absl::Time deadline = absl::InfiniteFuture();
   std::stop_token cancellation;
+  // Requested before `cancellation`: the same write will be made again, maybe by the next process.
+  // What it brought to the store is kept for that, where the store can go on with it.
+  std::stop_token suspension;
   bool if_absent = false;                 // AlreadyExists when the object is there.
   std::optional<std::string> if_version;  // Aborted when the object is gone or of another version.
   std::optional<uint32_t> crc32c;         // DataLoss, and nothing written, when the bytes differ.

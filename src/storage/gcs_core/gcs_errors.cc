@@ -52,7 +52,10 @@ bool MayBeChecksumMismatch(const absl::Status& status) {
 }
 
 bool WorthResuming(const absl::Status& status) {
-  if (absl::IsCancelled(status) || OverReceiveLimit(status)) return false;  // The caller's cancel.
+  // The caller's cancel, and a precondition that does not hold: loops that give up on the server's
+  // ABORTED end as Unavailable.
+  if (absl::IsCancelled(status) || absl::IsAborted(status)) return false;
+  if (OverReceiveLimit(status)) return false;
   return OutcomeUnknown(status) || absl::IsUnauthenticated(status);
 }
 

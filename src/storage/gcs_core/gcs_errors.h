@@ -21,7 +21,8 @@ bool OutcomeUnknown(const absl::Status& status);
 // True for the codes as which the service reports bytes that differ from their checksum.
 bool MayBeChecksumMismatch(const absl::Status& status);
 
-// True when the same write, later, may well succeed: what it left on the server is worth keeping.
+// True when a write that ended so may well succeed later: what it left on the server is worth
+// keeping.
 bool WorthResuming(const absl::Status& status);
 
 }  // namespace peerchunk

@@ -69,6 +69,18 @@ absl::StatusOr<uint64_t> DeleteObjects(GcsContext& context, const CallLimits& li
   }
 }
 
+void CancelSessions(GcsContext& context, const std::vector<std::string>& upload_ids,
+                    std::optional<size_t> avoid) {
+  const CallLimits limits{context.clock.Now() + context.tuning.clean_up, {}};
+  for (const std::string& id : upload_ids) {
+    if (id.empty()) continue;
+    if (!limits.Check(context.clock).ok()) return;
+    Attempt attempt(context, limits, GcsContext::NewToken(), avoid);
+    attempt.Expect(context.clock.Now(), context.tuning.clean_up, context.metrics.answer_stalls);
+    attempt.Settle(attempt.call().CancelResumableWrite(id)).IgnoreError();
+  }
+}
+
 absl::Status CheckBucket(GcsContext& context, const CallLimits& limits) {
   const GcsListRequest request{.prefix = context.prefix, .page_size = 1};
   return ListPage(context, limits, request).status();

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -27,6 +29,11 @@ absl::StatusOr<uint64_t> DeleteObjects(GcsContext& context, const CallLimits& li
 // Deletes one object at this generation. False when it was not there.
 absl::StatusOr<bool> DeleteObject(GcsContext& context, const CallLimits& limits,
                                   const std::string& object, int64_t generation);
+
+// Tells the server, as far as it can be told quickly, that nobody will go on with these upload
+// sessions; empty ids are passed over. Also for a caller who has cancelled.
+void CancelSessions(GcsContext& context, const std::vector<std::string>& upload_ids,
+                    std::optional<size_t> avoid = {});
 
 // OK when the bucket exists and may be listed. One attempt of each kind within `limits`.
 absl::Status CheckBucket(GcsContext& context, const CallLimits& limits);

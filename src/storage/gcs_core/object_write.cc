@@ -6,6 +6,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "peerchunk/base/status.h"
+#include "storage/gcs_core/gcs_errors.h"
 #include "storage/gcs_core/object_requests.h"
 
 namespace peerchunk {
@@ -24,6 +25,7 @@ absl::StatusOr<ObjectWrite> ObjectWrite::From(std::string object, const WriteOpt
   write.object = std::move(object);
   write.metadata = options.metadata;
   write.limits = {options.deadline, options.cancellation};
+  write.suspension = options.suspension;
   if (options.if_absent) {
     write.if_generation = 0;
   } else if (options.if_version) {
@@ -32,6 +34,11 @@ absl::StatusOr<ObjectWrite> ObjectWrite::From(std::string object, const WriteOpt
     write.if_generation = parsed ? generation : kNoGeneration;
   }
   return write;
+}
+
+bool ObjectWrite::WorthResumingAfter(const absl::Status& status) const {
+  if (absl::IsCancelled(status)) return suspension.stop_requested();
+  return WorthResuming(status);
 }
 
 absl::StatusOr<std::optional<GcsObject>> ResolveFailedPrecondition(GcsContext& context,

@@ -19,8 +19,13 @@ struct ObjectWrite {
   ObjectMetadata metadata;
   std::optional<int64_t> if_generation;  // 0: create only.
   CallLimits limits;
+  std::stop_token suspension;
   // An earlier attempt, maybe of an earlier process, may have succeeded without our knowing.
   bool outcome_unknown = false;
+
+  // True when the same write, later, may well succeed, or will be made again after it was
+  // suspended: what it left on the server is worth keeping.
+  bool WorthResumingAfter(const absl::Status& status) const;
 
   // An `if_version` that is no generation becomes one that never exists.
   static absl::StatusOr<ObjectWrite> From(std::string object, const WriteOptions& options);

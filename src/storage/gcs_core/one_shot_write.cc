@@ -92,7 +92,8 @@ absl::StatusOr<GcsObject> WriteOneShot(GcsContext& context, ObjectWrite write,
     }
     if (MayBeChecksumMismatch(status)) {
       context.metrics.checksum_mismatches.Add();
-      PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t now, HashSource(source, 0, source.size(), buffer));
+      PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t now, HashSource(source, 0, source.size(), buffer,
+                                                                context.clock, write.limits));
       if (now != crc32c) return absl::DataLossError("the source changed while it was sent");
       if (mismatched) {
         return absl::DataLossError(

@@ -48,7 +48,7 @@ class PartsUnderWay {
       }
       // What cannot be mended ends the others too; else they bring their parts home for the next
       // try.
-      if (!WorthResuming(object.status())) stop_.request_stop();
+      if (!write_.WorthResumingAfter(object.status())) stop_.request_stop();
       return false;
     }
     const MutexLock lock(mutex_);
@@ -72,10 +72,11 @@ class PartsUnderWay {
     part.object = absl::StrCat(PartsPrefix(context_, record_.id), absl::StrFormat("%02d", index));
     part.if_generation = 0;
     part.limits = {write_.limits.deadline, stop_.get_token()};
+    part.suspension = write_.suspension;
     const uint64_t begin = index * record_.part_bytes;
     const uint64_t end = std::min(begin + record_.part_bytes, record_.size);
     ResumableWrite upload(context_, std::move(part), source_, {begin, end}, std::nullopt,
-                          record_.sessions[index],
+                          claim_.TakeSession(index),
                           [this, index](const std::string& id) { claim_.SetSession(index, id); });
     return upload.Run();
   }
@@ -184,7 +185,7 @@ absl::StatusOr<GcsObject> WriteWhole(GcsContext& context, const ObjectWrite& wri
   absl::StatusOr<GcsObject> result = absl::CancelledError("no lane was free in time");
   // Before parts: those belong to larger files.
   context.lanes->Run(Priority::kDemand, 1, write.limits, [&] {
-    ResumableWrite upload(context, write, source, {0, record.size}, crc32c, record.sessions[0],
+    ResumableWrite upload(context, write, source, {0, record.size}, crc32c, claim.TakeSession(0),
                           [&](const std::string& id) { claim.SetSession(0, id); });
     result = upload.Run();
     return false;
@@ -194,14 +195,14 @@ absl::StatusOr<GcsObject> WriteWhole(GcsContext& context, const ObjectWrite& wri
   return result;
 }
 
-void DeleteParts(GcsContext& context, const std::string& upload, absl::Duration budget) {
-  const CallLimits limits{context.clock.Now() + budget, {}};
+absl::Status DeleteParts(GcsContext& context, const std::string& upload, const CallLimits& limits) {
   const absl::StatusOr<uint64_t> deleted =
       DeleteObjects(context, limits, PartsPrefix(context, upload));
-  if (deleted.ok()) return;
+  if (deleted.ok()) return absl::OkStatus();
   context.metrics.parts_left_over.Add();
   Logger("storage").warn("event=parts_left_over prefix={} cause=\"{}\"",
                          context.Url(PartsPrefix(context, upload)), deleted.status().ToString());
+  return deleted.status();
 }
 
 }  // namespace peerchunk

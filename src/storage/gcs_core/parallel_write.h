@@ -30,6 +30,6 @@ absl::StatusOr<GcsObject> WriteWhole(GcsContext& context, const ObjectWrite& wri
 
 // Deletes the parts that an upload left, those included whose outcome it never learned. Counts and
 // logs a failure: a lifecycle rule on the bucket collects the rest.
-void DeleteParts(GcsContext& context, const std::string& upload, absl::Duration budget);
+absl::Status DeleteParts(GcsContext& context, const std::string& upload, const CallLimits& limits);
 
 }  // namespace peerchunk

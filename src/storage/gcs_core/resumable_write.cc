@@ -50,7 +50,7 @@ absl::StatusOr<GcsObject> ResumableWrite::Run() {
       if (absl::IsDataLoss(status)) status = RecoverFromMismatch(status);
     }
     if (status.ok()) continue;
-    if (!WorthResuming(status)) CancelSession();
+    if (!write_.WorthResumingAfter(status)) CancelSession();
     return status;
   }
 }
@@ -271,7 +271,8 @@ absl::Status ResumableWrite::HashAgain() {
   const uint64_t end = crc32c_ ? length() : checkpoints_.size() * kGcsMessageBytes;
   if (end == 0) return absl::OkStatus();
   PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t now,
-                             HashSource(source_, range_.begin, range_.begin + end, buffer_));
+                             HashSource(source_, range_.begin, range_.begin + end, buffer_,
+                                        context_.clock, write_.limits));
   if (now == (crc32c_ ? *crc32c_ : checkpoints_.back())) return absl::OkStatus();
   return absl::DataLossError("the source changed while it was sent");
 }
@@ -291,10 +292,7 @@ void ResumableWrite::Restart() {
 // for a caller who has cancelled.
 void ResumableWrite::CancelSession() {
   if (upload_id_.empty()) return;
-  const CallLimits limits{context_.clock.Now() + context_.tuning.clean_up, {}};
-  Attempt attempt(context_, limits, GcsContext::NewToken(), loop_.avoid());
-  attempt.Expect(context_.clock.Now(), context_.tuning.clean_up, context_.metrics.answer_stalls);
-  attempt.Settle(attempt.call().CancelResumableWrite(upload_id_)).IgnoreError();
+  CancelSessions(context_, {upload_id_}, loop_.avoid());
   upload_id_.clear();
 }
 

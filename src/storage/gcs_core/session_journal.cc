@@ -161,14 +161,15 @@ std::unique_ptr<SessionJournal::Claim> SessionJournal::Begin(UploadRecord plan) 
   {
     const MutexLock lock(mutex_);
     if (!claimed_.insert(plan.object).second) {
-      return std::unique_ptr<Claim>(new Claim(nullptr, std::move(plan), false));
+      return std::unique_ptr<Claim>(new Claim(nullptr, std::move(plan), false, std::nullopt));
     }
     if (const auto it = records_.find(plan.object); it != records_.end()) left = it->second;
   }
   if (!left) left = Load(plan.object);
-  const bool resumed = left && SameContent(*left, plan);
-  return std::unique_ptr<Claim>(
-      new Claim(this, resumed ? *std::move(left) : std::move(plan), resumed));
+  if (left && SameContent(*left, plan)) {
+    return std::unique_ptr<Claim>(new Claim(this, *std::move(left), true, std::nullopt));
+  }
+  return std::unique_ptr<Claim>(new Claim(this, std::move(plan), false, std::move(left)));
 }
 
 SessionJournal::Claim::~Claim() {
@@ -183,6 +184,28 @@ SessionJournal::Claim::~Claim() {
 UploadRecord SessionJournal::Claim::record() const {
   const MutexLock lock(mutex_);
   return record_;
+}
+
+std::string SessionJournal::Claim::TakeSession(size_t part) {
+  const MutexLock lock(mutex_);
+  taken_[part] = true;
+  return record_.sessions[part];
+}
+
+std::vector<std::string> SessionJournal::Claim::Untaken() const {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> untaken;
+  for (size_t part = 0; part < taken_.size(); ++part) {
+    if (!taken_[part] && !record_.sessions[part].empty()) {
+      untaken.push_back(record_.sessions[part]);
+    }
+  }
+  return untaken;
+}
+
+bool SessionJournal::Claim::dropped() const {
+  const MutexLock lock(mutex_);
+  return dropped_;
 }
 
 void SessionJournal::Claim::SetSession(size_t part, const std::string& upload_id) {

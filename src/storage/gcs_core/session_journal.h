@@ -20,7 +20,7 @@ namespace peerchunk {
 struct UploadRecord {
   std::string object;
   uint64_t size = 0;
-  std::string fingerprint;            // Of the content.
+  std::string fingerprint;            // Of the content and of how it is to be written.
   uint64_t part_bytes = 0;            // == size for an upload in one session.
   std::string id;                     // A UUID; names the parts.
   std::vector<std::string> sessions;  // One upload id per part, empty before it begins.
@@ -42,22 +42,36 @@ class SessionJournal {
     // True when the record is of an earlier attempt.
     bool resumed() const { return resumed_; }
     UploadRecord record() const;
+    // What an upload of something else under this name left, which nobody will go on with.
+    const std::optional<UploadRecord>& superseded() const { return superseded_; }
+    // The id recorded for a part, whose lane answers for that session from now on.
+    std::string TakeSession(size_t part);
+    // Sessions that were recorded and that no lane has taken.
+    std::vector<std::string> Untaken() const;
     void SetSession(size_t part, const std::string& upload_id);
     void Drop();
+    bool dropped() const;
 
    private:
     friend class SessionJournal;
-    Claim(SessionJournal* journal, UploadRecord record, bool resumed)
-        : journal_(journal), record_(std::move(record)), resumed_(resumed) {}
+    Claim(SessionJournal* journal, UploadRecord record, bool resumed,
+          std::optional<UploadRecord> superseded)
+        : journal_(journal),
+          resumed_(resumed),
+          superseded_(std::move(superseded)),
+          record_(std::move(record)),
+          taken_(record_.sessions.size()) {}
     void Save();
 
     SessionJournal* const journal_;  // Null: another upload of the object holds the record.
+    const bool resumed_;
+    const std::optional<UploadRecord> superseded_;
     mutable Mutex mutex_;
     UploadRecord record_ PEERCHUNK_GUARDED_BY(mutex_);
+    std::vector<bool> taken_ PEERCHUNK_GUARDED_BY(mutex_);  // By part.
     bool saving_ PEERCHUNK_GUARDED_BY(mutex_) = false;
     bool changed_ PEERCHUNK_GUARDED_BY(mutex_) = false;
     bool dropped_ PEERCHUNK_GUARDED_BY(mutex_) = false;
-    const bool resumed_;
   };
 
   // The record left for `plan.object` when it is of the same content, else `plan`.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include "peerchunk/base/status.h"
@@ -34,7 +35,8 @@ absl::StatusOr<ObjectStat> StoreSmall(GcsContext& context, const ObjectWrite& wr
   PEERCHUNK_RETURN_IF_ERROR(context.lanes->EnterSmall(write.limits));
   const SmallPlace place(*context.lanes);
   std::string buffer;
-  PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t crc32c, HashSource(source, 0, source.size(), buffer));
+  PEERCHUNK_ASSIGN_OR_RETURN(const uint32_t crc32c, HashSource(source, 0, source.size(), buffer,
+                                                               context.clock, write.limits));
   if (expected && *expected != crc32c) {
     return absl::DataLossError("the source does not have the CRC32C that was promised");
   }
@@ -56,7 +58,7 @@ absl::StatusOr<GcsObject> WriteLarge(GcsContext& context, const ObjectWrite& wri
   const auto crc32c = [&]() -> absl::StatusOr<uint32_t> {
     if (expected) return *expected;
     std::string buffer;
-    return HashSource(source, 0, source.size(), buffer);
+    return HashSource(source, 0, source.size(), buffer, context.clock, write.limits);
   };
   PEERCHUNK_ASSIGN_OR_RETURN(std::optional<GcsObject> done,
                              ResolveFailedPrecondition(context, write, source.size(), crc32c));
@@ -65,29 +67,59 @@ absl::StatusOr<GcsObject> WriteLarge(GcsContext& context, const ObjectWrite& wri
                                              : WriteParts(context, write, source, expected, claim);
 }
 
+// What an upload must have in common with an earlier one to go on with its sessions.
+std::string FingerprintOf(const ObjectWrite& write, const UploadSource& source,
+                          std::optional<uint32_t> expected) {
+  std::string fingerprint = expected ? absl::StrCat("crc32c:", *expected) : source.Fingerprint();
+  if (write.if_generation) absl::StrAppend(&fingerprint, " if:", *write.if_generation);
+  for (const auto& [key, value] : write.metadata) {
+    absl::StrAppend(&fingerprint, " ", absl::CHexEscape(key), "=", absl::CHexEscape(value));
+  }
+  return fingerprint;
+}
+
+// For cleaning up after a write: the caller's limits, or a moment where the caller has none left.
+CallLimits CleaningLimits(GcsContext& context, const ObjectWrite& write) {
+  const absl::Time now = context.clock.Now();
+  if (!write.limits.Check(context.clock).ok()) return {now + context.tuning.clean_up, {}};
+  return {std::min(write.limits.deadline, now + context.tuning.write_budget),
+          write.limits.cancellation};
+}
+
+// Takes from the server what an upload left that nobody will go on with.
+void Discard(GcsContext& context, const ObjectWrite& write, const UploadRecord& record) {
+  CancelSessions(context, record.sessions);
+  if (record.sessions.size() == 1) return;
+  DeleteParts(context, record.id, CleaningLimits(context, write)).IgnoreError();
+}
+
 absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
                                       const UploadSource& source,
                                       std::optional<uint32_t> expected) {
   UploadRecord plan;
   plan.object = write.object;
   plan.size = source.size();
-  plan.fingerprint = expected ? absl::StrCat("crc32c:", *expected) : source.Fingerprint();
+  plan.fingerprint = FingerprintOf(write, source, expected);
   plan.part_bytes = PartBytesFor(context.tuning, plan.size);
   plan.id = GcsContext::NewToken();
   plan.sessions.resize(CeilDiv(plan.size, plan.part_bytes));
   const std::unique_ptr<SessionJournal::Claim> claim = context.journal->Begin(std::move(plan));
+  if (claim->superseded()) Discard(context, write, *claim->superseded());
   const UploadRecord record = claim->record();
   if (std::any_of(record.sessions.begin(), record.sessions.end(),
                   [](const std::string& id) { return !id.empty(); })) {
     write.outcome_unknown = true;
   }
   absl::StatusOr<GcsObject> object = WriteLarge(context, write, source, expected, *claim);
-  if (object.ok() || !WorthResuming(object.status())) {
+  if (object.ok() || claim->dropped() || !write.WorthResumingAfter(object.status())) {
+    if (!object.ok()) CancelSessions(context, claim->Untaken());
+    absl::Status cleaned;
     if (record.sessions.size() > 1) {
-      DeleteParts(context, record.id,
-                  object.ok() ? context.tuning.write_budget : context.tuning.clean_up);
+      cleaned = DeleteParts(context, record.id, CleaningLimits(context, write));
     }
-    claim->Drop();
+    // Where it was cut short behind a success, the next write of this finds the object and cleans.
+    const bool cut = absl::IsCancelled(cleaned) || WorthResuming(cleaned);
+    if (!object.ok() || !cut) claim->Drop();
   }
   PEERCHUNK_RETURN_IF_ERROR(object.status());
   return ToStat(*object);

@@ -84,9 +84,10 @@ std::unique_ptr<UploadSource> MemorySource(std::string_view bytes) {
 }
 
 absl::StatusOr<uint32_t> HashSource(const UploadSource& source, uint64_t begin, uint64_t end,
-                                    std::string& buffer) {
+                                    std::string& buffer, Clock& clock, const CallLimits& limits) {
   uint32_t crc32c = 0;
   while (begin < end) {
+    PEERCHUNK_RETURN_IF_ERROR(limits.Check(clock));
     buffer.resize(std::min(end - begin, kGcsMessageBytes));
     PEERCHUNK_RETURN_IF_ERROR(source.ReadAt(begin, absl::MakeSpan(buffer)));
     crc32c = ExtendCrc32c(crc32c, buffer);

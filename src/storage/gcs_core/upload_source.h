@@ -10,7 +10,9 @@
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
+#include "peerchunk/base/clock.h"
 #include "peerchunk/base/file.h"
+#include "storage/gcs_core/attempt.h"
 
 namespace peerchunk {
 
@@ -34,8 +36,8 @@ absl::StatusOr<std::unique_ptr<UploadSource>> OpenFileSource(const std::string& 
 // `bytes` is borrowed.
 std::unique_ptr<UploadSource> MemorySource(std::string_view bytes);
 
-// The CRC32C of [begin, end), read through `buffer`.
+// The CRC32C of [begin, end), read through `buffer`; a read of gigabytes ends with its caller.
 absl::StatusOr<uint32_t> HashSource(const UploadSource& source, uint64_t begin, uint64_t end,
-                                    std::string& buffer);
+                                    std::string& buffer, Clock& clock, const CallLimits& limits);
 
 }  // namespace peerchunk

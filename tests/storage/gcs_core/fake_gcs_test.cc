@@ -77,7 +77,11 @@ TEST_F(FakeGcsTest, TokenOfAnotherRequestIsRefused) {
 
 TEST_F(FakeGcsTest, AnotherBucketIsNotFound) {
   FakeCall call = Call(GcsRpc::kGetObject);
-  call.bucket = "bucket";
+  call.bucket = "projects/_/buckets/other";
+  EXPECT_EQ(CodeOf(fake_.GetObject(call, "object")), Code::kInvalidArgument) << "routed elsewhere";
+  call = Call(GcsRpc::kGetObject);
+  call.bucket = "projects/_/buckets/other";
+  call.routing = "bucket=projects%2F_%2Fbuckets%2Fother";
   EXPECT_EQ(CodeOf(fake_.GetObject(call, "object")), Code::kNotFound);
 }
 

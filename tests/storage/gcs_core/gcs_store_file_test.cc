@@ -9,6 +9,7 @@
 
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file.h"
+#include "storage/gcs_core/upload_source.h"
 #include "tests/storage/gcs_core/gcs_write_fixture.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
@@ -88,6 +89,42 @@ TEST_F(GcsFileTest, FileChangedBehindItsTimesFailsTheUpload) {
   gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kNotFound);
   EXPECT_EQ(CodeOf(Store()), Code::kDataLoss);
   ExpectNothingStored();
+}
+
+// A refused checksum is not tried again where the file turns out to be another one by now.
+TEST_F(GcsFileTest, RefusedBytesAreComparedWithTheFileFirst) {
+  for (const std::string& bytes : {small_, medium_}) {
+    files_.Write("file", bytes);
+    bool changed = false;
+    gcs_.while_stalled = [&] {
+      if (!std::exchange(changed, true)) ChangeFile(100, /*hide=*/true);
+    };
+    const bool session = bytes == medium_;
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, session ? 1 : 0);
+    // The service finds the one-shot write's mismatch itself.
+    if (session) gcs_.Inject(GcsRpc::kWriteObject, Kind::kGarbledUpload);
+    const size_t starts = gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite);
+    const size_t writes = gcs_.fake->CallsOf(GcsRpc::kWriteObject);
+    const absl::Status status = Store().status();
+    EXPECT_EQ(status.code(), Code::kDataLoss);
+    EXPECT_NE(status.message().find("changed while it was sent"), std::string::npos) << status;
+    EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite) - starts, session ? 1u : 0u);
+    EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kWriteObject) - writes, 2u);
+    ExpectNothingStored();
+  }
+}
+
+TEST_F(GcsFileTest, HashingAFileEndsWithItsCaller) {
+  const auto source = MemorySource(medium_);
+  std::string buffer;
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(CodeOf(HashSource(*source, 0, medium_.size(), buffer, gcs_.clock,
+                              {absl::InfiniteFuture(), stop.get_token()})),
+            Code::kCancelled);
+  EXPECT_EQ(
+      CodeOf(HashSource(*source, 0, medium_.size(), buffer, gcs_.clock, {gcs_.clock.Now(), {}})),
+      Code::kDeadlineExceeded);
 }
 
 TEST_F(GcsFileTest, FileThatShrinksFailsTheUpload) {

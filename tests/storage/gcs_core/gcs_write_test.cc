@@ -70,6 +70,7 @@ TEST_F(GcsWriteTest, MetadataGoesWithEveryWayOfWriting) {
 class GcsWriteAgainTest : public GcsWriteTest, public testing::WithParamInterface<Code> {};
 
 TEST_P(GcsWriteAgainTest, SessionIsAskedAndGoesOn) {
+  const auto busy = gcs_.KeepOthersBusy();
   gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, GetParam(), 1);
   ExpectStored(Put(medium_), medium_);
   std::vector<FakeCallRecord> calls;
@@ -84,6 +85,7 @@ TEST_P(GcsWriteAgainTest, SessionIsAskedAndGoesOn) {
 }
 
 TEST_P(GcsWriteAgainTest, OneShotIsSentAgainWithItsToken) {
+  const auto busy = gcs_.KeepOthersBusy();
   gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, GetParam());
   ExpectStored(Put(small_), small_);
   const std::vector<FakeCallRecord> calls = gcs_.fake->calls();
@@ -123,11 +125,45 @@ TEST_F(GcsWriteTest, TooMuchAtOnceAndConflictsWaitAtLeastASecond) {
   gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kResourceExhausted, 1);
   ExpectStored(Put(medium_), medium_);
   EXPECT_GE(Elapsed(), absl::Seconds(1));
-  const absl::Time before = gcs_.clock.Now();
-  gcs_.fake->Erase("base/a/object");
-  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kAborted, 1);
-  ExpectStored(Put(medium_), medium_);
-  EXPECT_GE(gcs_.clock.Now() - before, absl::Seconds(1));
+  for (const auto& [bytes, rpc, after] :
+       {std::tuple{small_, GcsRpc::kWriteObject, 0}, std::tuple{medium_, GcsRpc::kWriteObject, 1},
+        std::tuple{large_, GcsRpc::kComposeObject, 0}}) {
+    const absl::Time before = gcs_.clock.Now();
+    gcs_.fake->Erase("base/a/object");
+    gcs_.Inject(rpc, Kind::kError, Code::kAborted, after);
+    ExpectStored(Put(bytes), bytes);
+    EXPECT_GE(gcs_.clock.Now() - before, absl::Seconds(1));
+  }
+}
+
+// The deadline, and nothing else, ends these.
+TEST_F(GcsWriteTest, DeadlineEndsAStalledWrite) {
+  gcs_.options.tuning.write_stall = gcs_.options.tuning.answer = absl::Hours(1);
+  gcs_.options.tuning.write_answer = absl::Hours(1);
+  gcs_.Restart();
+  for (const auto& [bytes, rpc] :
+       {std::pair{small_, GcsRpc::kWriteObject}, std::pair{medium_, GcsRpc::kStartResumableWrite},
+        std::pair{medium_, GcsRpc::kWriteObject}, std::pair{large_, GcsRpc::kWriteObject},
+        std::pair{large_, GcsRpc::kComposeObject}}) {
+    gcs_.Inject(rpc, Kind::kStall);
+    WriteOptions options = CreateOnly();
+    options.deadline = gcs_.clock.Now() + absl::Seconds(5);
+    EXPECT_EQ(CodeOf(Put(bytes, options)), Code::kDeadlineExceeded);
+    EXPECT_LT(gcs_.clock.Now(), options.deadline + absl::Minutes(1));
+    EXPECT_FALSE(gcs_.fake->Find("base/a/object").has_value());
+  }
+}
+
+TEST_F(GcsWriteTest, WaitsAtTheRateLimitAreNotCountedAgainstTheBudget) {
+  gcs_.bytes_per_second = kKiB;
+  gcs_.Restart();
+  for (const std::string& bytes : {small_, medium_}) {
+    gcs_.fake->Erase("base/a/object");
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kError, Code::kUnavailable, 0);
+    const absl::Time before = gcs_.clock.Now();
+    ExpectStored(Put(bytes), bytes);
+    EXPECT_GT(gcs_.clock.Now() - before, 2 * gcs_.options.tuning.write_budget);
+  }
 }
 
 TEST_F(GcsWriteTest, SessionLostTwiceBeginsAgain) {
@@ -190,6 +226,35 @@ TEST_F(GcsWriteTest, OneShotWithALostAnswerAndAnotherWriterIsAlreadyExists) {
   gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall);
   gcs_.while_stalled = [&] { gcs_.fake->Seed("base/a/object", "someone else's"); };
   EXPECT_EQ(CodeOf(Put(small_)), Code::kAlreadyExists);
+}
+
+// As large as ours, after an attempt of ours that may have succeeded.
+TEST_F(GcsWriteTest, AnotherWritersObjectOfTheSameSizeIsAlreadyExists) {
+  for (const auto& [bytes, rpc] :
+       {std::pair{small_, GcsRpc::kWriteObject}, std::pair{medium_, GcsRpc::kWriteObject},
+        std::pair{large_, GcsRpc::kComposeObject}}) {
+    const std::string theirs = SampleBytes(bytes.size(), 99);
+    gcs_.Inject(rpc, Kind::kStall);
+    gcs_.while_stalled = [&] { gcs_.fake->Seed("base/a/object", theirs); };
+    EXPECT_EQ(CodeOf(Put(bytes)), Code::kAlreadyExists);
+    EXPECT_TRUE(gcs_.fake->Bytes("base/a/object") == theirs);
+    EXPECT_EQ(gcs_.fake->Names(), std::vector<std::string>{"base/a/object"});
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+    gcs_.fake->Erase("base/a/object");
+  }
+}
+
+TEST_F(GcsWriteTest, VersionThatWasReplacedMeanwhileLeavesNoSession) {
+  for (const std::string& bytes : {medium_, large_}) {
+    gcs_.fake->Seed("base/a/object", "old");
+    WriteOptions options;
+    options.if_version = std::to_string(gcs_.fake->Find("base/a/object")->generation);
+    gcs_.Inject(bytes == medium_ ? GcsRpc::kWriteObject : GcsRpc::kComposeObject, Kind::kStall);
+    gcs_.while_stalled = [&] { gcs_.fake->Seed("base/a/object", "new"); };
+    EXPECT_EQ(CodeOf(Put(bytes, options)), Code::kAborted);
+    EXPECT_EQ(gcs_.fake->Names(), std::vector<std::string>{"base/a/object"});
+    EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  }
 }
 
 TEST_F(GcsWriteTest, ReplacingAVersionWithALostAnswerIsASuccess) {
@@ -278,6 +343,57 @@ TEST_F(GcsWriteTest, CallersCancelCancelsTheSessions) {
     ExpectNothingStored();
   }
 }
+
+// The object is there and confirmed: nobody waits for its parts to go.
+TEST_F(GcsWriteTest, CallersCancelEndsCleaningUp) {
+  std::stop_source stop;
+  gcs_.while_stalled = [&] { stop.request_stop(); };
+  gcs_.Inject(GcsRpc::kListObjects, Kind::kStall);
+  WriteOptions options = CreateOnly();
+  options.cancellation = stop.get_token();
+  EXPECT_OK(Put(large_, options));
+  EXPECT_LT(Elapsed(), absl::Seconds(5));
+  EXPECT_GT(gcs_.fake->Names().size(), 1u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_parts_left_over_total"), 1u);
+  // Left for whoever writes this again.
+  ExpectStored(Put(large_), large_);
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kComposeObject), 1u);
+}
+
+// --- Idempotency tokens
+// ----------------------------------------------------------------------------
+
+class GcsTokenTest : public GcsWriteTest, public testing::WithParamInterface<GcsRpc> {};
+
+TEST_P(GcsTokenTest, AllAttemptsOfARequestCarryTheSame) {
+  for (int i = 0; i < 2; ++i) gcs_.Inject(GetParam(), Kind::kError);
+  if (GetParam() == GcsRpc::kQueryWriteStatus) gcs_.Inject(GcsRpc::kWriteObject, Kind::kError);
+  if (GetParam() != GcsRpc::kWriteObject) {
+    ASSERT_OK(Put(medium_));
+  }
+  gcs_.fake->Erase("base/a/object");
+  ASSERT_OK(Put(small_));
+  gcs_.fake->Erase("base/a/object");
+  ASSERT_OK(Put(large_));
+  ASSERT_OK(gcs_.Read("a/object"));
+  ASSERT_OK(gcs_.storage->DeleteObjectsWithPrefix("a/", {}));
+  std::vector<std::string> tokens;
+  for (const FakeCallRecord& call : gcs_.fake->calls()) {
+    if (call.rpc == GetParam()) tokens.push_back(call.token);
+  }
+  ASSERT_GE(tokens.size(), 3u);
+  EXPECT_EQ(tokens[1], tokens[0]);
+  EXPECT_EQ(tokens[2], tokens[0]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Rpcs, GcsTokenTest,
+                         testing::Values(GcsRpc::kGetObject, GcsRpc::kReadObject,
+                                         GcsRpc::kStartResumableWrite, GcsRpc::kQueryWriteStatus,
+                                         GcsRpc::kWriteObject, GcsRpc::kComposeObject,
+                                         GcsRpc::kDeleteObject, GcsRpc::kListObjects),
+                         [](const auto& info) {
+                           return "Rpc" + std::to_string(static_cast<int>(info.param));
+                         });
 
 // --- What else may go wrong
 // ------------------------------------------------------------------------

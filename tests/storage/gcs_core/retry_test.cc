@@ -134,8 +134,9 @@ TEST(RetryAdviceTest, OnlyTransientFailuresAreWorthResuming) {
                           Code::kResourceExhausted, Code::kUnauthenticated}) {
     EXPECT_TRUE(worth(code));
   }
-  for (const Code code : {Code::kCancelled, Code::kPermissionDenied, Code::kUnimplemented,
-                          Code::kDataLoss, Code::kAlreadyExists, Code::kInvalidArgument}) {
+  for (const Code code :
+       {Code::kCancelled, Code::kAborted, Code::kPermissionDenied, Code::kUnimplemented,
+        Code::kDataLoss, Code::kAlreadyExists, Code::kInvalidArgument}) {
     EXPECT_FALSE(worth(code));
   }
 }

@@ -1,8 +1,10 @@
 #include "storage/gcs_core/session_journal.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -229,20 +231,126 @@ TEST_F(GcsRestartTest, OtherContentUnderTheSameNameStartsAnew) {
   ExpectFinished(SampleBytes(15 * kMiB, 6));
 }
 
+TEST_F(GcsRestartTest, PartsOfOtherContentAreCleanedUp) {
+  StallFrom(GcsRpc::kComposeObject);
+  PutAndDie(SampleBytes(20 * kMiB, 5));
+  ExpectFinished(SampleBytes(20 * kMiB, 6));
+}
+
+// What a session will make, and under which condition, was said when it began.
+TEST_F(GcsRestartTest, SameBytesWithOtherMetadataStartAnew) {
+  const std::string bytes = SampleBytes(15 * kMiB, 5);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  StallFrom(GcsRpc::kQueryWriteStatus);
+  WriteOptions options = CreateOnly(bytes);
+  options.metadata = {{"version", "1"}};
+  EXPECT_EQ(CodeOf(gcs_.Put("a/object", bytes, options)), Code::kUnavailable);
+  gcs_.fake->ForgetFaults();
+  gcs_.Restart();
+  options.metadata = {{"version", "2"}};
+  const absl::StatusOr<ObjectStat> stat = gcs_.Put("a/object", bytes, options);
+  ASSERT_OK(stat);
+  EXPECT_EQ(stat->metadata, options.metadata);
+  EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+}
+
+TEST_F(GcsRestartTest, SameBytesUnderAnotherConditionStartAnew) {
+  const std::string bytes = SampleBytes(15 * kMiB, 5);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+  StallFrom(GcsRpc::kQueryWriteStatus);
+  PutAndDie(bytes);
+  gcs_.fake->Seed("base/a/object", "old");
+  WriteOptions options = CreateOnly(bytes);
+  options.if_absent = false;
+  options.if_version = std::to_string(gcs_.fake->Find("base/a/object")->generation);
+  const uint64_t sent = gcs_.CounterOf("peerchunk_gcs_written_bytes_total");
+  EXPECT_OK(gcs_.Put("a/object", bytes, options));
+  EXPECT_TRUE(gcs_.fake->Bytes("base/a/object") == bytes);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_written_bytes_total") - sent, bytes.size())
+      << "the old session could only be refused in the end";
+  EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+}
+
+// As a node stops that will come back.
+TEST_F(GcsRestartTest, SuspendedUploadGoesOnWhereItWas) {
+  for (const uint64_t size : {15 * kMiB + 5, 20 * kMiB + 5}) {
+    const std::string bytes = SampleBytes(size, size);
+    std::stop_source suspend, cancel;
+    gcs_.while_stalled = [&] {
+      suspend.request_stop();
+      cancel.request_stop();
+    };
+    for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kNone);
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall);
+    WriteOptions options = CreateOnly(bytes);
+    options.cancellation = cancel.get_token();
+    options.suspension = suspend.get_token();
+    EXPECT_EQ(CodeOf(gcs_.Put("a/object", bytes, options)), Code::kCancelled);
+    gcs_.while_stalled = nullptr;
+    gcs_.Restart();
+    EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kCancelResumableWrite), 0u);
+    EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kDeleteObject), 0u);
+    const uint64_t sent = gcs_.CounterOf("peerchunk_gcs_written_bytes_total");
+    ExpectFinished(bytes);
+    EXPECT_LE(gcs_.CounterOf("peerchunk_gcs_written_bytes_total") - sent,
+              bytes.size() - (size > 16 * kMiB ? 2 * kMiB : 8 * kMiB));
+    if (size < 16 * kMiB) {
+      EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 1u);
+    }
+    gcs_.fake->Erase("base/a/object");
+  }
+  EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 1u + 21u);
+}
+
+TEST_F(GcsRestartTest, SessionsThatNoLaneTookAreCancelledToo) {
+  const std::string bytes = SampleBytes(20 * kMiB, 8);
+  gcs_.lanes = 1;
+  gcs_.Restart();
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kNone);
+  gcs_.Inject(GcsRpc::kWriteObject, Kind::kError);
+  StallFrom(GcsRpc::kQueryWriteStatus);
+  PutAndDie(bytes);
+  EXPECT_EQ(gcs_.fake->open_sessions(), 1u) << "of the second part";
+  gcs_.Inject(GcsRpc::kQueryWriteStatus, Kind::kError, Code::kPermissionDenied);
+  EXPECT_EQ(CodeOf(gcs_.Put("a/object", bytes, CreateOnly(bytes))), Code::kPermissionDenied);
+  EXPECT_EQ(gcs_.fake->open_sessions(), 0u);
+  EXPECT_TRUE(gcs_.fake->Names().empty());
+}
+
+TEST_F(GcsRestartTest, FileIsKnownAgainWithoutAPromisedChecksum) {
+  for (const bool touched : {false, true}) {
+    const TempDir files;
+    const std::string bytes = SampleBytes(15 * kMiB, 9);
+    const std::string path = files.Write("file", bytes);
+    WriteOptions options;
+    options.if_absent = true;
+    gcs_.Inject(GcsRpc::kWriteObject, Kind::kStall, Code::kOk, 1);
+    StallFrom(GcsRpc::kQueryWriteStatus);
+    EXPECT_EQ(CodeOf(gcs_.Open("a/object")->StoreFile(path, options)), Code::kUnavailable);
+    gcs_.fake->ForgetFaults();
+    gcs_.Restart();
+    const timespec times[2] = {{1, 0}, {1, 0}};
+    if (touched) {
+      ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+    }
+    const size_t starts = gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite);
+    EXPECT_OK(gcs_.Open("a/object")->StoreFile(path, options));
+    EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite) - starts, touched ? 1u : 0u);
+    EXPECT_TRUE(gcs_.fake->Bytes("base/a/object") == bytes);
+    gcs_.fake->Erase("base/a/object");
+  }
+}
+
 TEST_F(GcsRestartTest, PartThatSomeoneDeletedIsSentAgain) {
   const std::string bytes = SampleBytes(20 * kMiB, 7);
   gcs_.Inject(GcsRpc::kComposeObject, Kind::kStall);
+  bool erased = false;
   gcs_.while_stalled = [&] {
-    for (const std::string& name : gcs_.fake->Names()) {
-      gcs_.fake->Erase(name);
-      break;
-    }
+    if (!std::exchange(erased, true)) gcs_.fake->Erase(gcs_.fake->Names().front());
   };
   EXPECT_EQ(CodeOf(gcs_.Put("a/object", bytes, CreateOnly(bytes))), Code::kUnavailable);
-  gcs_.while_stalled = nullptr;
-  const absl::StatusOr<ObjectStat> stat = gcs_.Put("a/object", bytes, CreateOnly(bytes));
-  ASSERT_OK(stat);
-  EXPECT_TRUE(gcs_.fake->Bytes("base/a/object") == bytes);
+  EXPECT_TRUE(gcs_.fake->Names().empty());
+  ExpectFinished(bytes);
 }
 
 }  // namespace

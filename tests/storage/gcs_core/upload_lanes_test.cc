@@ -106,6 +106,35 @@ TEST(UploadLanesTest, CallerDoesNotWaitForALaneAfterItsCancel) {
   other.join();
 }
 
+TEST(UploadLanesTest, CallerDoesNotWaitForALaneBeyondItsDeadline) {
+  SimulatedClock clock;
+  UploadLanes lanes(1, 0, clock);
+  Gate busy, release;
+  std::thread other([&] {
+    lanes.Run(Priority::kPrefetch, 1, {}, [&] {
+      busy.Open();
+      release.Await();
+      return false;
+    });
+  });
+  busy.Await();
+  CallLimits limits;
+  limits.deadline = clock.Now() + absl::Seconds(1);
+  bool ran = false;
+  std::thread late([&] {
+    lanes.Run(Priority::kPrefetch, 1, limits, [&] {
+      ran = true;
+      return false;
+    });
+  });
+  clock.AwaitWaiters(1);
+  clock.Advance(absl::Seconds(1));
+  late.join();
+  EXPECT_FALSE(ran);
+  release.Open();
+  other.join();
+}
+
 TEST(UploadLanesTest, WriteThatFindsNoLaneInTimeSaysSo) {
   GcsFixture gcs;
   gcs.options.clock = &Clock::Real();
@@ -167,17 +196,12 @@ TEST(UploadLanesTest, SmallWriteWaitsForAPlaceUntilItsDeadline) {
 
 TEST(UploadLanesTest, BytesPerSecondHoldOverAllUploads) {
   GcsFixture gcs;
-  gcs.options.lanes = GcsUploadLanes::Create(4, kMiB, gcs.clock);
-  std::vector<std::unique_ptr<GcsStub>> stubs;
-  stubs.push_back(MakeFakeGcsStub(*gcs.fake, "bucket", "0"));
-  absl::StatusOr<std::unique_ptr<GcsContext>> context =
-      MakeGcsContext(gcs.options, std::move(stubs));
-  ASSERT_OK(context);
-  const std::unique_ptr<StorageProvider> storage = MakeGcsProvider(*std::move(context));
+  gcs.bytes_per_second = kMiB;
+  gcs.Restart();
   const absl::Time before = gcs.clock.Now();
   const std::string bytes = SampleBytes(10 * kMiB, 1);
   for (const char* path : {"a/one", "a/two"}) {
-    ASSERT_OK((*storage->OpenBlob(path))->Put(bytes, {}));
+    ASSERT_OK(gcs.Put(path, bytes));
   }
   EXPECT_GE(gcs.clock.Now() - before, absl::Seconds(20));
   EXPECT_LT(gcs.clock.Now() - before, absl::Seconds(22));

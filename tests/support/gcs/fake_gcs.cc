@@ -8,6 +8,7 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/crc32c.h"
@@ -156,7 +157,8 @@ absl::Status FakeGcs::Stall(const FakeCall& call) {
 
 absl::StatusOr<GcsFault> FakeGcs::Enter(const FakeCall& call, const std::string& object) {
   const std::string resource = absl::StrCat("projects/_/buckets/", options_.bucket);
-  const std::string routing = absl::StrCat("bucket=projects%2F_%2Fbuckets%2F", options_.bucket);
+  const std::string routing =
+      absl::StrCat("bucket=", absl::StrReplaceAll(call.bucket, {{"/", "%2F"}}));
   bool frozen = false;
   GcsFault fault;
   {
