@@ -78,23 +78,27 @@ absl::StatusOr<GcsTarget> ChooseGcsTarget(const GcsStorageOptions& options,
   return target;
 }
 
+grpc::ChannelArguments GcsChannelArguments(size_t index) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt("grpc.channel_id", static_cast<int>(index));
+  arguments.SetInt(GRPC_ARG_DNS_ENABLE_SRV_QUERIES, 0);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxReconnectMs);
+  // No pings, but gRPC takes the time-out for TCP_USER_TIMEOUT, which ends a connection whose
+  // peer acknowledges nothing.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kNoPingsMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  arguments.SetMaxReceiveMessageSize(kReceiveLimitBytes);
+  return arguments;
+}
+
 std::vector<std::unique_ptr<GcsStub>> MakeGcsStubs(const GcsStorageOptions& options,
                                                    const GcsTarget& target) {
   std::vector<std::unique_ptr<GcsStub>> stubs;
   for (size_t i = 0; i < std::max<size_t>(1, options.channels); ++i) {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    arguments.SetInt("grpc.channel_id", static_cast<int>(i));
-    arguments.SetInt(GRPC_ARG_DNS_ENABLE_SRV_QUERIES, 0);
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxReconnectMs);
-    // No pings, but gRPC takes the time-out for TCP_USER_TIMEOUT, which ends a connection whose
-    // peer acknowledges nothing.
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kNoPingsMs);
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
-    arguments.SetMaxReceiveMessageSize(kReceiveLimitBytes);
     stubs.push_back(std::make_unique<GrpcGcsStub>(
         google::storage::v2::Storage::NewStub(
-            grpc::CreateCustomChannel(target.endpoint, target.credentials, arguments)),
+            grpc::CreateCustomChannel(target.endpoint, target.credentials, GcsChannelArguments(i))),
         options.bucket, *options.clock));
   }
   return stubs;

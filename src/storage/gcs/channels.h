@@ -34,6 +34,9 @@ struct GcsTarget {
 absl::StatusOr<GcsTarget> ChooseGcsTarget(const GcsStorageOptions& options,
                                           const GcsEnvironment& environment);
 
+// Of the channel with this number.
+grpc::ChannelArguments GcsChannelArguments(size_t index);
+
 // Channels that share no connection.
 std::vector<std::unique_ptr<GcsStub>> MakeGcsStubs(const GcsStorageOptions& options,
                                                    const GcsTarget& target);

@@ -1,5 +1,6 @@
 #include "storage/gcs/channels.h"
 
+#include <map>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -82,6 +83,23 @@ TEST(GcsTargetTest, PlaintextIsForLoopbackOnly) {
     options.endpoint = endpoint;
     EXPECT_EQ(CodeOf(ChooseGcsTarget(options, Bare())), Code::kInvalidArgument) << endpoint;
   }
+}
+
+TEST(GcsChannelTest, ArgumentsAreThoseThatWereMeasured) {
+  const grpc::ChannelArguments arguments = GcsChannelArguments(3);
+  const grpc_channel_args raw = arguments.c_channel_args();
+  std::map<std::string, int> numbers;
+  for (size_t i = 0; i < raw.num_args; ++i) {
+    if (raw.args[i].type == GRPC_ARG_INTEGER) numbers[raw.args[i].key] = raw.args[i].value.integer;
+  }
+  // Nothing else: BDP probing and lookahead stay at their defaults.
+  EXPECT_EQ(numbers, (std::map<std::string, int>{{"grpc.use_local_subchannel_pool", 1},
+                                                 {"grpc.channel_id", 3},
+                                                 {"grpc.dns_enable_srv_queries", 0},
+                                                 {"grpc.max_reconnect_backoff_ms", 5'000},
+                                                 {"grpc.keepalive_time_ms", 86'400'000},
+                                                 {"grpc.keepalive_timeout_ms", 20'000},
+                                                 {"grpc.max_receive_message_length", 64 << 20}}));
 }
 
 }  // namespace

@@ -29,7 +29,10 @@ std::string Describe(const FieldDescriptor& field) {
     text += field.real_containing_oneof()->name() + ": ";
   }
   text += field.name() + "=" + std::to_string(field.number()) + " ";
-  if (field.is_map()) return text + "map";
+  if (field.is_map()) {
+    return text + "map " + field.message_type()->map_key()->type_name() + " " +
+           field.message_type()->map_value()->type_name();
+  }
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return text + field.type_name();
   return text + field.message_type()->name();
 }
@@ -139,7 +142,7 @@ TEST(StorageProtoTest, CommonMessages) {
       (Expected{"name=1 string", "bucket=2 string", "generation=3 int64", "metageneration=4 int64",
                 "storage_class=5 string", "size=6 int64", "content_encoding=7 string",
                 "content_type=13 string", "create_time=14 Timestamp", "component_count=15 int32",
-                "checksums=16 ObjectChecksums", "metadata=22 map", "etag=27 string",
+                "checksums=16 ObjectChecksums", "metadata=22 map string string", "etag=27 string",
                 "finalize_time=36 Timestamp"}));
 }
 
