@@ -1,6 +1,8 @@
 // Two nodes whose base is a bucket: over the wire to the fake of Cloud Storage, with faults all the
 // way.
+#include <algorithm>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -45,7 +47,7 @@ class GcsNodesTest : public testing::Test {
     options.insecure_plaintext = true;
     options.channels = 4;
     options.session_folder = session_folder;
-    options.tuning = QuickTuning();
+    options.tuning = tuning_;
     options.metrics = &metrics_;
     auto opened = GcsStorageProvider::Open(std::move(options));
     EXPECT_OK(opened);
@@ -93,6 +95,7 @@ class GcsNodesTest : public testing::Test {
 
   TempDir dir_;
   Metrics metrics_;
+  GcsTuning tuning_ = QuickTuning();
   FakeGcs fake_{{.read_message_bytes = 256 * kKiB}};
   FakeGcsServer server_{fake_};
   std::shared_ptr<StorageProvider> bucket_of_a_;
@@ -120,17 +123,17 @@ TEST_F(GcsNodesTest, BuildIsResumedFromItsSourceAndThenFromTheBucket) {
     ASSERT_OK((*resumed)->Memfile()->ReadAt(0, absl::MakeSpan(half),
                                             {.deadline = Clock::Real().Now() + absl::Seconds(60)}));
     EXPECT_TRUE(half == build.memfile.substr(0, half.size()));
-    const SourceBytes before = BytesOf(b, build);
-    EXPECT_GT(before.peer, 0u);
-    EXPECT_EQ(before.base, 0u);
+    EXPECT_GT(BytesOf(b, build).peer, 0u);
+    EXPECT_EQ(BytesOf(b, build).base, 0u);
 
     gate_->ClearFaults();
     a->Settle();
     EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
     ExpectInBucket(build);
-    a->Stop();
+    a->Stop();  // What B fetched ahead may have come from A up to here.
+    const SourceBytes before = b.node->BytesOf({build.id, FileKind::kRootfs});
     ExpectSame(**resumed, build);
-    const SourceBytes after = BytesOf(b, build);
+    const SourceBytes after = b.node->BytesOf({build.id, FileKind::kRootfs});
     EXPECT_EQ(after.peer, before.peer);
     EXPECT_GT(after.base, before.base);
     faults += fake_.faults_injected();
@@ -148,7 +151,7 @@ TEST_F(GcsNodesTest, BuildIsResumedFromItsSourceAndThenFromTheBucket) {
   EXPECT_GT(faults, 10) << "the faults did not happen";
 }
 
-// The upload of a large file is cut by the end of the process; the next one goes on with it.
+// Held at its second file, between two objects, by the end of the process.
 TEST_F(GcsNodesTest, RestartedNodeBringsItsBuildToTheBucket) {
   const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
   auto a = StartA();
@@ -161,6 +164,42 @@ TEST_F(GcsNodesTest, RestartedNodeBringsItsBuildToTheBucket) {
   a->Settle();
   EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
   ExpectInBucket(build);
+}
+
+// Stopped in the middle of its largest file: what is there of it stays, and the rest is sent.
+TEST_F(GcsNodesTest, RestartedNodeGoesOnWithTheSessionsOfItsUpload) {
+  // Nothing is sent twice for being slow.
+  tuning_.write_stall = tuning_.write_answer = tuning_.answer = absl::Hours(1);
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 12 * kMiB, .rootfs_bytes = 2 * kMiB});
+  const uint64_t parts = CeilDiv(build.files.at(FileKind::kMemfile).size(), kMiB);
+  ASSERT_GT(parts, 5u);
+  ASSERT_LE(parts, 4u + 8u) << "a lane for each part that stalls";
+  uint64_t total = 0;
+  for (const auto& [kind, bytes] : build.files) total += bytes.size();
+  for (uint64_t i = 0; i < parts; ++i) {
+    fake_.Inject({GcsRpc::kWriteObject, i < 4 ? GcsFault::Kind::kNone : GcsFault::Kind::kStall});
+  }
+  auto a = StartA();
+  Pause(*a, build);
+  while (fake_.faults_waiting() > 0 || fake_.Names().size() < 4) std::this_thread::yield();
+  a->Stop();
+  EXPECT_EQ(fake_.CallsOf(GcsRpc::kCancelResumableWrite), 0u);
+  EXPECT_EQ(fake_.Names().size(), 4u) << "parts that are done stay";
+  uint64_t done = 0;
+  for (const std::string& name : fake_.Names()) done += fake_.Find(name)->size;
+
+  const uint64_t sent = metrics_.CounterValue("peerchunk_gcs_written_bytes_total", {});
+  a = StartA();
+  a->Settle();
+  EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+  ExpectInBucket(build);
+  uint64_t begun = 0;
+  for (const FakeCallRecord& call : fake_.calls()) {
+    const bool part = call.object.find(".peerchunk/parts/") != std::string::npos;
+    if (call.rpc == GcsRpc::kStartResumableWrite && part) ++begun;
+  }
+  EXPECT_EQ(begun, parts) << "each session was begun once";
+  EXPECT_LE(metrics_.CounterValue("peerchunk_gcs_written_bytes_total", {}) - sent, total - done);
 }
 
 }  // namespace
