@@ -194,7 +194,9 @@ class Fetch {
   }
 
   absl::Status CopyDiff(FileKind kind) {
-    const auto stat = content_.StatDiff(kind, ReadWithin(options_.patience));
+    ReadOptions read = ReadWithin(options_.patience);
+    read.least_size = required_size_[HeaderOf(kind)];
+    const auto stat = content_.StatDiff(kind, read);
     if (!stat.ok()) return Context(stat.status(), kind);
     if (!stat->has_value()) {
       return Context(absl::DataLossError("its header is there, but no source has the file"), kind);

@@ -46,6 +46,43 @@ absl::StatusOr<std::unique_ptr<Seekable>> OpenInBase(const SourceSet& sources, F
   return sources.base->OpenSeekable(sources.FileId(kind).ObjectPath());
 }
 
+namespace {
+
+// Holds the base's object against what is declared. NotFound: not a source yet.
+absl::Status JudgeByDeclared(const SourceSet& sources, FileKind kind, BaseTrust trust,
+                             const ObjectStat& stat, const ReadOptions& options) {
+  BuildKnowledge& knowledge = *sources.knowledge;
+  // Again when it was replaced meanwhile: what is declared now is what counts.
+  while (const std::optional<DeclaredFile> declared = knowledge.Declared(kind)) {
+    const Comparison comparison = Compare(*declared, stat);
+    if (comparison == Comparison::kEqual) {
+      if (knowledge.MarkBaseEqual(kind, *declared)) return absl::OkStatus();
+      continue;
+    }
+    // metadata.json may be a newer version at the peer. The one here is older, and good: being
+    // there at all, it says that the upload is complete.
+    if (kind == FileKind::kMetadata) return absl::OkStatus();
+    if (comparison == Comparison::kUnknown) {
+      if (trust != BaseTrust::kIfEqual) return absl::OkStatus();
+      return absl::NotFoundError("not a source yet: its object has no checksum to compare");
+    }
+    // A complete upload outweighs what a peer says.
+    if (trust == BaseTrust::kIfEqual && !FindComplete(sources, options).ok()) {
+      return absl::NotFoundError("not a source yet: its object is not what the peer declared");
+    }
+    const auto author = knowledge.Refute(kind, *declared, sources.clock().Now());
+    if (!author) continue;
+    sources.counters().quarantine_base_differs.Add();
+    Logger("peer").error("event=quarantine reason=base_differs build={} file={} peer={}",
+                         knowledge.build().ToString(), FileName(kind), *author);
+    return absl::OkStatus();
+  }
+  // Nothing to compare with any more.
+  return trust == BaseTrust::kIfEqual ? FindComplete(sources, options) : absl::OkStatus();
+}
+
+}  // namespace
+
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options) {
   BuildKnowledge& knowledge = *sources.knowledge;
@@ -54,33 +91,23 @@ BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust
       return Refuse(std::move(complete));
     }
   }
-  const std::optional<DeclaredFile> declared = knowledge.Declared(kind);
-  const bool compare = declared && !knowledge.BaseFoundEqual(kind);
+  const bool compare = knowledge.Declared(kind) && !knowledge.BaseFoundEqual(kind);
   BaseAdmission admission{.complete = knowledge.complete_in_base()};
   if (!want_stat && !compare) return admission;
   auto stat = StatInBase(sources, kind, options);
   if (!stat.ok()) return Refuse(stat.status(), admission.complete);
+  if (stat->size < options.least_size) {
+    return Refuse(absl::DataLossError(absl::StrCat("its object has ", stat->size,
+                                                   " bytes of a file that has at least ",
+                                                   options.least_size)),
+                  admission.complete);
+  }
   admission.stat = *std::move(stat);
   if (!compare) return admission;
-
-  const Comparison comparison = Compare(*declared, *admission.stat);
-  if (comparison == Comparison::kEqual) knowledge.MarkBaseEqual(kind);
-  // metadata.json may be a newer version at the peer. The one here is older, and good: being there
-  // at all, it says that the upload is complete.
-  if (comparison == Comparison::kEqual || kind == FileKind::kMetadata) return admission;
-  if (comparison == Comparison::kUnknown) {
-    if (trust != BaseTrust::kIfEqual) return admission;
-    return Refuse(absl::NotFoundError("not a source yet: its object has no checksum to compare"));
+  if (absl::Status differs = JudgeByDeclared(sources, kind, trust, *admission.stat, options);
+      !differs.ok()) {
+    return Refuse(std::move(differs));
   }
-  // A complete upload outweighs what a peer says.
-  if (trust == BaseTrust::kIfEqual && !FindComplete(sources, options).ok()) {
-    return Refuse(
-        absl::NotFoundError("not a source yet: its object is not what the peer declared"));
-  }
-  const std::string author = knowledge.BaseContradicts(kind, sources.clock().Now());
-  sources.counters().quarantine_base_differs.Add();
-  Logger("peer").error("event=quarantine reason=base_differs build={} file={} peer={}",
-                       knowledge.build().ToString(), FileName(kind), author);
   return admission;
 }
 

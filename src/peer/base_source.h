@@ -20,7 +20,8 @@ struct BaseAdmission {
 
 // Decides whether the base may be a source for a file, with as few calls to it as `trust` allows. A
 // base that is confirmed to have the file and has other bytes than a peer declared puts that peer
-// into quarantine. Blocking; any thread.
+// into quarantine. An object that was looked at and has less than options.least_size bytes is
+// refused. Blocking; any thread.
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options);
 

@@ -34,14 +34,14 @@ void BuildKnowledge::ObserveStatus(PeerStanding* peer, const BuildStatus& status
 }
 
 bool BuildKnowledge::ObserveHead(PeerStanding* peer, FileKind kind, const FileHead& head,
-                                 absl::Time now) {
+                                 uint64_t least_size) {
   const MutexLock lock(mutex_);
   Note(peer, head.status);
   FileFacts& file = files_[Index(kind)];
   switch (head.availability) {
     case Availability::kAvailable:
     case Availability::kUseStorage:
-      if (!Declare(peer, kind, head, now)) return false;
+      if (!Declare(peer, kind, head, least_size)) return false;
       break;
     case Availability::kAbsent:
       return !file.declared || file.declared->by != peer;
@@ -54,12 +54,13 @@ bool BuildKnowledge::ObserveHead(PeerStanding* peer, FileKind kind, const FileHe
 }
 
 bool BuildKnowledge::Declare(PeerStanding* peer, FileKind kind, const FileHead& head,
-                             absl::Time now) {
+                             uint64_t least_size) {
   FileFacts& file = files_[Index(kind)];
   // USE_STORAGE need not say a size.
   if (head.availability == Availability::kUseStorage && head.total_size == 0 && !head.file_crc32c) {
     return true;
   }
+  if (head.total_size < least_size) return false;
   const DeclaredFile told{head.total_size, head.file_crc32c, head.version, peer};
   if (!file.declared) {
     file.declared = told;
@@ -79,10 +80,6 @@ bool BuildKnowledge::Declare(PeerStanding* peer, FileKind kind, const FileHead& 
     if (told.version > known.version) file = {.declared = told};
     return true;
   }
-  if (known.by != peer && now < known.by->quarantined_until) {
-    file = {.declared = told};  // What a liar declared does not bind an honest peer.
-    return true;
-  }
   return false;
 }
 
@@ -90,11 +87,18 @@ void BuildKnowledge::Apply(PeerStanding* peer, const PeerReaction& reaction, abs
                            absl::Time now) {
   if (reaction.durable) MarkDurable();
   const MutexLock lock(mutex_);
-  if (reaction.quarantine) peer->quarantined_until = now + budgets_.quarantine;
+  if (reaction.quarantine) Quarantine(peer, now);
   if (reaction.deny) peer->denied = true;
   if (reaction.pause) peer->paused_until = now + budgets_.not_available_pause;
   if (reaction.hold_off) {
     peer->overloaded_until = now + std::clamp(hint, absl::ZeroDuration(), kLongestHint);
+  }
+}
+
+void BuildKnowledge::Quarantine(PeerStanding* peer, absl::Time now) {
+  peer->quarantined_until = now + budgets_.quarantine;
+  for (FileFacts& file : files_) {
+    if (file.declared && file.declared->by == peer && !file.base_equal) file = {};
   }
 }
 
@@ -127,9 +131,12 @@ bool BuildKnowledge::BaseFoundEqual(FileKind kind) const {
   return files_[Index(kind)].base_equal;
 }
 
-void BuildKnowledge::MarkBaseEqual(FileKind kind) {
+bool BuildKnowledge::MarkBaseEqual(FileKind kind, const DeclaredFile& declared) {
   const MutexLock lock(mutex_);
-  files_[Index(kind)].base_equal = true;
+  FileFacts& file = files_[Index(kind)];
+  if (file.declared != declared) return false;
+  file.base_equal = true;
+  return true;
 }
 
 void BuildKnowledge::NoteBaseMissing(FileKind kind, absl::Time now) {
@@ -142,13 +149,14 @@ bool BuildKnowledge::HedgeWorthwhile(FileKind kind, absl::Time now) const {
   return now >= files_[Index(kind)].base_missing_until;
 }
 
-std::string BuildKnowledge::BaseContradicts(FileKind kind, absl::Time now) {
+std::optional<std::string> BuildKnowledge::Refute(FileKind kind, const DeclaredFile& declared,
+                                                  absl::Time now) {
   const MutexLock lock(mutex_);
   FileFacts& file = files_[Index(kind)];
-  if (!file.declared) return "";
-  const auto author = standings_.find(file.declared->by->address);
-  author->second->quarantined_until = now + budgets_.quarantine;
+  if (file.declared != declared) return std::nullopt;
   file = {};
+  const auto author = standings_.find(declared.by->address);
+  Quarantine(author->second.get(), now);
   return author->first;
 }
 

@@ -40,6 +40,8 @@ struct DeclaredFile {
   std::optional<uint32_t> crc32c;
   uint64_t version = 0;
   const PeerStanding* by = nullptr;
+
+  friend bool operator==(const DeclaredFile&, const DeclaredFile&) = default;
 };
 
 // All that this process knows of one build at its peers, shared by every reader: level-triggered,
@@ -63,9 +65,13 @@ class BuildKnowledge {
 
   // Takes in a status; older ones of the same incarnation are ignored, DURABLE is final.
   void ObserveStatus(PeerStanding* peer, const BuildStatus& status);
-  // Takes in a head. False when it contradicts what was declared before.
-  bool ObserveHead(PeerStanding* peer, FileKind kind, const FileHead& head, absl::Time now);
-  // Takes in the end of a call that ReactTo described; `hint` is the peer's own.
+  // Takes in a head. False when it contradicts what was declared before, or declares a file of less
+  // than `least_size` bytes.
+  bool ObserveHead(PeerStanding* peer, FileKind kind, const FileHead& head,
+                   uint64_t least_size = 0);
+  // Takes in the end of a call that ReactTo described; `hint` is the peer's own. With a quarantine
+  // goes what the peer declared, unless the base was found equal to it: it binds nobody any more,
+  // the peer itself neither.
   void Apply(PeerStanding* peer, const PeerReaction& reaction, absl::Duration hint, absl::Time now);
   // Good bytes came: a denial is over.
   void OnBytes(PeerStanding* peer);
@@ -83,13 +89,16 @@ class BuildKnowledge {
 
   // Whether the base's object was found equal to the declaration in force.
   bool BaseFoundEqual(FileKind kind) const;
-  void MarkBaseEqual(FileKind kind);
+  // The base has what was `declared`. False, and nothing done, when another declaration, or none,
+  // is in force by now: the look at the base took time.
+  bool MarkBaseEqual(FileKind kind, const DeclaredFile& declared);
   // The base did not have the file just now: a hedge would be in vain for a moment.
   void NoteBaseMissing(FileKind kind, absl::Time now);
   bool HedgeWorthwhile(FileKind kind, absl::Time now) const;
-  // The base, which is confirmed to have the file, has other bytes than declared: the declaration
-  // is dropped and its author quarantined. Returns the author's address, or nothing.
-  std::string BaseContradicts(FileKind kind, absl::Time now);
+  // What was `declared` is refuted: by the base, which is confirmed to have other bytes, or by a
+  // header that maps more. Drops the declaration and quarantines its author; returns the author's
+  // address. Nothing, and nothing done, when it is not in force any more.
+  std::optional<std::string> Refute(FileKind kind, const DeclaredFile& declared, absl::Time now);
 
   // The file was written through the provider: nothing known of its bytes holds any more.
   void Forget(FileKind kind);
@@ -115,9 +124,10 @@ class BuildKnowledge {
     absl::Time base_missing_until = absl::InfinitePast();
   };
   static size_t Index(FileKind kind) { return static_cast<size_t>(kind) - 1; }
-  bool Declare(PeerStanding* peer, FileKind kind, const FileHead& head, absl::Time now)
+  bool Declare(PeerStanding* peer, FileKind kind, const FileHead& head, uint64_t least_size)
       PEERCHUNK_REQUIRES(mutex_);
   void Note(PeerStanding* peer, const BuildStatus& status) PEERCHUNK_REQUIRES(mutex_);
+  void Quarantine(PeerStanding* peer, absl::Time now) PEERCHUNK_REQUIRES(mutex_);
 
   const BuildId build_;
   const PeerBudgets& budgets_;

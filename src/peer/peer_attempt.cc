@@ -161,9 +161,13 @@ PeerAttempt::Step PeerAttempt::Judge(const PeerMessage& message) {
 
 PeerAttempt::Step PeerAttempt::JudgeHead(const FileHead& head, const PeerMessage& message) {
   if (!sources_.knowledge->ObserveHead(peer_.standing(), plan_.request.file.kind, head,
-                                       sources_.clock().Now())) {
+                                       plan_.least_size)) {
     Step step = Fail(PeerEvent::kContradiction,
-                     absl::DataLossError("the peer declares another size or checksum than before"));
+                     absl::DataLossError(
+                         head.total_size < plan_.least_size
+                             ? absl::StrCat("the peer declares ", head.total_size,
+                                            " bytes of a file that has at least ", plan_.least_size)
+                             : "the peer declares another size or checksum than before"));
     if (message.extent) step.dropped_bytes = message.extent->zero ? 0 : message.extent->length;
     return step;
   }

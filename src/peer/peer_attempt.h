@@ -24,6 +24,7 @@ class PeerAttempt {
     absl::Time deadline;      // Of the read.
     absl::Time leave_at;      // From then on the rest of the deadline is kept for other sources.
     bool range_known_valid = false;
+    uint64_t least_size = 0;  // Of the file.
   };
 
   // What came of waiting.

@@ -38,10 +38,16 @@ class PeerRangeReader final : public RangeReader {
 }  // namespace
 
 absl::StatusOr<uint64_t> PeerSeekable::Size(const ReadOptions& options) {
-  // A declared size never changes, so no source has to be asked again.
-  if (options.sources != SourcePolicy::kBaseOnly && !options.version) {
+  // A declared size never changes, so no source has to be asked again: unless its author is
+  // doubted, or there is a base by now that knows better.
+  const BuildKnowledge& knowledge = *sources_->knowledge;
+  if (options.sources != SourcePolicy::kBaseOnly && !options.version && !knowledge.durable()) {
     PEERCHUNK_RETURN_IF_ERROR(CheckStillWanted(sources_->clock(), options));
-    if (const auto declared = sources_->knowledge->Declared(kind_)) return declared->size;
+    const auto declared = knowledge.Declared(kind_);
+    if (declared && declared->size >= options.least_size &&
+        !knowledge.ViewOf(declared->by, sources_->clock().Now()).demoted) {
+      return declared->size;
+    }
   }
   PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, Stat(options));
   return stat.size;

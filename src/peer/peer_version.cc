@@ -34,7 +34,9 @@ absl::StatusOr<ReadOptions> ResolveVersion(const SourceSet& sources, FileKind ki
                      .priority = options.priority,
                      .sources = options.sources,
                      .relays_left = options.relays_left,
-                     .version = std::nullopt};
+                     .relayed = options.relayed,
+                     .version = std::nullopt,
+                     .least_size = options.least_size};
 }
 
 }  // namespace peerchunk

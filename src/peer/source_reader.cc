@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/logging.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -33,12 +34,24 @@ void SourceReader::TakeDeclared() {
   size_.reset();
   end_.reset();
   file_crc32c_.reset();
+  size_from_base_ = false;
   // What is replaced while a build lives is asked for each time.
   if (plan_.kind == FileKind::kMetadata || options_.sources == SourcePolicy::kBaseOnly) return;
   const std::optional<DeclaredFile> declared = knowledge().Declared(plan_.kind);
   if (!declared) return;
+  if (declared->size < options_.least_size) return RefuteTooSmall(*declared);
   size_ = declared->size;
   file_crc32c_ = declared->crc32c;
+}
+
+void SourceReader::RefuteTooSmall(const DeclaredFile& declared) {
+  const auto author = knowledge().Refute(plan_.kind, declared, Now());
+  if (!author) return;
+  sources_->counters().quarantines[static_cast<size_t>(PeerEvent::kContradiction)]->Add();
+  Logger("peer").error(
+      "event=quarantine reason=contradiction build={} file={} peer={} declared={} least={}",
+      knowledge().build().ToString(), FileName(plan_.kind), *author, declared.size,
+      options_.least_size);
 }
 
 SourceReader::~SourceReader() { LeavePeer(); }
@@ -72,6 +85,10 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Advance() {
       const auto range = ByteRange::Clip(plan_.offset, plan_.length, *size_);
       if (!range) {
         return absl::OutOfRangeError(absl::StrCat("the file has ", *size_, " bytes"));
+      }
+      if (range->end() < reached_) {
+        return absl::DataLossError(
+            absl::StrCat("a peer sent bytes up to ", reached_, " of a file that has ", *size_));
       }
       end_ = range->end();
     }

@@ -124,8 +124,10 @@ class SourceReader {
   absl::StatusOr<MaybePiece> Accept(const Extent& extent, bool from_peer);
   absl::Status WholeFileWrong();
   void RestartIfWhole();
-  // What is known of the file before any source is asked.
+  // What is known of the file without asking a source.
   void TakeDeclared();
+  // A declaration of fewer bytes than the caller knows of is dropped.
+  void RefuteTooSmall(const DeclaredFile& declared);
   void LeavePeer();
 
   SelectionView View() const;
@@ -154,6 +156,7 @@ class SourceReader {
   std::optional<uint64_t> size_;
   std::optional<uint64_t> end_;  // Of the range, cut to the size.
   std::optional<uint32_t> file_crc32c_;
+  bool size_from_base_ = false;  // size_ and file_crc32c_ are the base's, which no peer outweighs.
   std::optional<ObjectStat> stat_;
   absl::Status failed_;
   bool done_ = false;

@@ -40,7 +40,9 @@ absl::Status SourceReader::StartBase() {
   if (size_ && !end_ && !plan_.head_only) return absl::OkStatus();  // The range is judged first.
   // More than one request for one run of bytes: all of them to the same version of the object.
   const bool several = plan_.into == nullptr && RemainingLength() > kWindowBytes && PeersLeft();
-  const bool want_stat = plan_.head_only || plan_.whole || (several && !base_version_);
+  // What a convicted peer said of the file is gone; bytes of it are out of our hands.
+  const bool doubtful = from_peer_ && !size_;
+  const bool want_stat = plan_.head_only || plan_.whole || doubtful || (several && !base_version_);
   if (options_.sources == SourcePolicy::kBaseOnly && !want_stat) {
     at_ = At::kBase;
     return absl::OkStatus();
@@ -60,13 +62,19 @@ absl::Status SourceReader::TakeStat(const ObjectStat& stat) {
     stat_ = stat;
     return absl::OkStatus();
   }
-  if (size_ && *size_ != stat.size && reached_ > plan_.offset) {
-    return absl::DataLossError(absl::StrCat("a peer declared ", *size_,
-                                            " bytes of a file of which ",
-                                            sources_->base->Describe(), " has ", stat.size));
+  const bool checked_whole =
+      plan_.offset == 0 && stat.crc32c && (!plan_.length || *plan_.length >= stat.size);
+  const bool other_file =
+      (size_ && *size_ != stat.size) ||
+      (file_crc32c_ && stat.crc32c && *file_crc32c_ != *stat.crc32c && !checked_whole);
+  if (from_peer_ && !size_from_base_ && other_file) {
+    return absl::DataLossError(absl::StrCat("a peer sent bytes of another file than ",
+                                            sources_->base->Describe(), " has, of ", stat.size,
+                                            " bytes"));
   }
   if (size_ != stat.size) end_.reset();
   size_ = stat.size;
+  size_from_base_ = true;
   // Bytes of two sources add up to what the base has.
   if (stat.crc32c) file_crc32c_ = stat.crc32c;
   base_version_ = stat.version;

@@ -62,6 +62,7 @@ absl::Status SourceReader::StartPeer(size_t peer) {
     if (rest != UINT64_MAX) plan.request.length = rest;
   }
   plan.wants_bytes = !plan_.head_only;
+  plan.least_size = options_.least_size;
   plan.range_known_valid = plan_.head_only || reached_ == 0 || size_.has_value();
   const absl::Time now = Now();
   plan.deadline = options_.deadline;
@@ -90,6 +91,7 @@ absl::Status SourceReader::LearnSize() {
                     options_);
   PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, head.Stat());
   size_ = stat.size;
+  size_from_base_ = head.size_from_base_;
   return absl::OkStatus();
 }
 
@@ -106,11 +108,12 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
       return TakeFromPeer(step.extent);
     case PeerAttempt::Step::Kind::kFinished:
       PEERCHUNK_RETURN_IF_ERROR(OnHead());
-      if (at_ != At::kPeer || plan_.head_only || (end_ && reached_ == *end_)) return MaybePiece();
-      if (!end_) return MaybePiece();
-      PEERCHUNK_RETURN_IF_ERROR(OnPeerEnd(peer_, PeerEvent::kCutShort,
-                                          absl::DataLossError("the peer sent less than asked for"),
-                                          absl::ZeroDuration()));
+      if (at_ == At::kPeer && end_ && reached_ < *end_) {
+        // All that was asked for came, but the file is longer than this read knew then.
+        LeavePeer();
+        round_[peer_].tried = false;
+        at_ = At::kNowhere;
+      }
       return MaybePiece();
     case PeerAttempt::Step::Kind::kFailed:
       break;
@@ -129,12 +132,17 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
 absl::Status SourceReader::OnHead() {
   if (std::exchange(head_taken_, true)) return absl::OkStatus();
   const FileHead& head = *attempt_->head();
-  if (size_ && *size_ != head.total_size) {
-    return OnPeerEnd(peer_, PeerEvent::kContradiction,
-                     absl::DataLossError(absl::StrCat("the peer declares ", head.total_size,
-                                                      " bytes of a file of ", *size_)),
-                     absl::ZeroDuration());
+  const bool other_size = size_ && *size_ != head.total_size;
+  const bool other_crc = file_crc32c_ && head.file_crc32c && *file_crc32c_ != *head.file_crc32c;
+  if (size_from_base_ && (other_size || other_crc)) {
+    return OnPeerEnd(
+        peer_, PeerEvent::kContradiction,
+        absl::DataLossError(absl::StrCat("the peer declares another file, of ", head.total_size,
+                                         " bytes, than the base has")),
+        absl::ZeroDuration());
   }
+  // Else what this read knew was said by a peer that was convicted since.
+  if (other_size) end_.reset();
   size_ = head.total_size;
   if (head.file_crc32c) file_crc32c_ = head.file_crc32c;
   if (!plan_.head_only) return absl::OkStatus();
@@ -188,6 +196,7 @@ void SourceReader::RecordPeerEnd(size_t peer, PeerEvent event, const absl::Statu
   counters.fallbacks[index]->Add();
   if (reaction.quarantine) counters.quarantines[index]->Add();
   if (event == PeerEvent::kStalled) counters.stalls.Add();
+  if (reaction.quarantine && !size_from_base_) TakeDeclared();  // Its word counts no more.
   LogSwitch(peer, event, cause);
 
   PeerRound& round = round_[peer];

@@ -111,13 +111,15 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId
   ReadOptions options;
   options.deadline = options_->clock->Now() + options_->load_timeout;
   options.cancellation = stop_;
+  // A source whose file ends before what the header maps, but for the rest of a page, is no source.
+  const uint64_t required = sources.RequiredBytes(layer);
+  if (required > 0) options.least_size = RoundUp(required, kPageBytes) - kPageBytes + 1;
   absl::StatusOr<uint64_t> size = upstream->Size(options);
   if (absl::IsDeadlineExceeded(size.status()) || absl::IsCancelled(size.status())) {
     // Not the limits of those who wait for this.
     size = absl::UnavailableError(size.status().message());
   }
   if (!size.ok()) return Annotate(size.status(), absl::StrCat("open ", path));
-  const uint64_t required = sources.RequiredBytes(layer);
   if (RoundUp(*size, kPageBytes) < required) {
     return absl::DataLossError(absl::StrCat("open ", path, ": its size is given as ", *size,
                                             " bytes, but the header maps ", required));

@@ -8,7 +8,10 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/crc32c.h"
+#include "peerchunk/base/metrics.h"
+#include "peerchunk/peer/peer_directory.h"
 #include "tests/support/memory_storage.h"
+#include "tests/support/simulated_peer.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_build.h"
@@ -70,6 +73,25 @@ TEST_F(FetchBuildTest, EveryFileComesOutAsItIsWithMetadataLast) {
   EXPECT_EQ(last.total_done, total);
   EXPECT_EQ(last.total_size, total);
   EXPECT_EQ(Names().size(), 6u);
+}
+
+TEST_F(FetchBuildTest, PeerWithLessOfADiffThanItsHeaderNeedsIsLeftForTheBase) {
+  const auto network = std::make_shared<test::SimulatedNetwork>(Clock::Real());
+  for (const auto& [kind, bytes] : build_.files) {
+    const uint64_t missing = IsSeekable(kind) ? 1 : 0;
+    network->Node("10.0.0.1:1").PutFile({build_.id, kind}, bytes.substr(0, bytes.size() - missing));
+  }
+  Metrics metrics;
+  const auto directory = PeerDirectory::Create(
+      {.policy = *AddressPolicy::Create({}), .connector = network, .metrics = &metrics});
+  ASSERT_OK(directory);
+  const auto provider = (*directory)->OpenBuild(build_.id, {"10.0.0.1:1"}, base_);
+  ASSERT_OK(provider);
+  const auto content = ContentOf(build_.id, *provider);
+  ASSERT_OK(FetchBuild(build_.id, *content, {.folder = folder_.PathOf("out")}));
+  for (const auto& [kind, bytes] : build_.files) {
+    EXPECT_TRUE(folder_.Read("out/" + std::string(FileName(kind))) == bytes);
+  }
 }
 
 TEST_F(FetchBuildTest, ZerosAreHolesAndCountedApart) {

@@ -22,7 +22,7 @@ BuildStatus Status(BuildState state, uint64_t incarnation, uint64_t sequence) {
 class BuildKnowledgeTest : public testing::Test {
  protected:
   bool Observe(PeerStanding* peer, const FileHead& head, FileKind kind = kFile) {
-    return knowledge_.ObserveHead(peer, kind, head, now_);
+    return knowledge_.ObserveHead(peer, kind, head);
   }
   void Apply(PeerStanding* peer, PeerEvent event, absl::Duration hint = absl::ZeroDuration()) {
     knowledge_.Apply(peer, ReactTo(event), hint, now_);
@@ -90,15 +90,43 @@ TEST_F(BuildKnowledgeTest, ChecksumMayBeLearnedLater) {
 TEST_F(BuildKnowledgeTest, DeclarationOfALiarDoesNotBindOthers) {
   EXPECT_TRUE(Observe(a_, Declares(100)));
   Apply(a_, PeerEvent::kBadBytes);
+  EXPECT_FALSE(knowledge_.Declared(kFile).has_value());
   EXPECT_TRUE(Observe(b_, Declares(50)));
   EXPECT_EQ(knowledge_.Declared(kFile)->size, 50u);
   EXPECT_FALSE(Observe(a_, Declares(100)));
 }
 
+TEST_F(BuildKnowledgeTest, ConvictedPeerIsNotBoundByWhatItSaidBefore) {
+  EXPECT_TRUE(Observe(a_, Declares(101)));
+  EXPECT_TRUE(Observe(a_, Declares(5), FileKind::kRootfs));
+  EXPECT_TRUE(Observe(b_, Declares(7), FileKind::kSnapfile));
+  EXPECT_FALSE(Observe(a_, Declares(100)));
+  Apply(a_, PeerEvent::kContradiction);
+  EXPECT_TRUE(Observe(a_, Declares(100)));
+  EXPECT_FALSE(knowledge_.Declared(FileKind::kRootfs).has_value()) << "all it said is in doubt";
+  EXPECT_TRUE(knowledge_.Declared(FileKind::kSnapfile).has_value()) << "another's word is not";
+}
+
+TEST_F(BuildKnowledgeTest, DeclarationThatTheBaseConfirmedOutlivesItsAuthor) {
+  EXPECT_TRUE(Observe(a_, Declares(100)));
+  EXPECT_TRUE(knowledge_.MarkBaseEqual(kFile, *knowledge_.Declared(kFile)));
+  Apply(a_, PeerEvent::kDataLoss);
+  EXPECT_EQ(knowledge_.Declared(kFile)->size, 100u);
+  EXPECT_FALSE(Observe(a_, Declares(99)));
+}
+
+TEST_F(BuildKnowledgeTest, DeclarationSmallerThanWhatIsMappedIsNone) {
+  EXPECT_FALSE(knowledge_.ObserveHead(a_, kFile, Declares(100), 101));
+  EXPECT_FALSE(knowledge_.Declared(kFile).has_value());
+  EXPECT_TRUE(knowledge_.ObserveHead(b_, kFile, Declares(101), 101));
+  EXPECT_TRUE(knowledge_.ObserveHead(b_, kFile, {.availability = Availability::kUseStorage}, 101))
+      << "need not say a size";
+}
+
 TEST_F(BuildKnowledgeTest, MetadataMayBeReplacedByANewerVersion) {
   const FileKind kind = FileKind::kMetadata;
   EXPECT_TRUE(Observe(a_, Declares(100, 1, 3), kind));
-  knowledge_.MarkBaseEqual(kind);
+  EXPECT_TRUE(knowledge_.MarkBaseEqual(kind, *knowledge_.Declared(kind)));
   EXPECT_TRUE(Observe(a_, Declares(120, 2, 4), kind));
   EXPECT_EQ(knowledge_.Declared(kind)->size, 120u);
   EXPECT_FALSE(knowledge_.BaseFoundEqual(kind)) << "of the version before";
@@ -148,10 +176,24 @@ TEST_F(BuildKnowledgeTest, OverloadedPeerIsLeftAloneByAllForItsHint) {
 
 TEST_F(BuildKnowledgeTest, BaseThatDiffersQuarantinesWhoDeclared) {
   EXPECT_TRUE(Observe(a_, Declares(100)));
-  EXPECT_EQ(knowledge_.BaseContradicts(kFile, now_), "10.0.0.1:1");
+  const DeclaredFile declared = *knowledge_.Declared(kFile);
+  EXPECT_EQ(knowledge_.Refute(kFile, declared, now_), "10.0.0.1:1");
   EXPECT_TRUE(View(a_).demoted);
   EXPECT_FALSE(knowledge_.Declared(kFile).has_value());
-  EXPECT_EQ(knowledge_.BaseContradicts(kFile, now_), "");
+  EXPECT_EQ(knowledge_.Refute(kFile, declared, now_), std::nullopt);
+}
+
+// A look at the base takes time: what it says of one declaration says nothing of the next.
+TEST_F(BuildKnowledgeTest, LookAtTheBaseJudgesOnlyTheDeclarationItWasComparedWith) {
+  EXPECT_TRUE(Observe(a_, Declares(100)));
+  const DeclaredFile compared = *knowledge_.Declared(kFile);
+  Apply(a_, PeerEvent::kBadBytes);
+  EXPECT_TRUE(Observe(b_, Declares(50)));
+  EXPECT_FALSE(knowledge_.MarkBaseEqual(kFile, compared));
+  EXPECT_FALSE(knowledge_.BaseFoundEqual(kFile));
+  EXPECT_EQ(knowledge_.Refute(kFile, compared, now_), std::nullopt);
+  EXPECT_FALSE(View(b_).demoted);
+  EXPECT_EQ(knowledge_.Declared(kFile)->size, 50u);
 }
 
 TEST_F(BuildKnowledgeTest, WriteForgetsTheFile) {

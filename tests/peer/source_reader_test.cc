@@ -182,6 +182,177 @@ TEST_F(SourceReaderTest, WrongStreamsAreDroppedAndTheirPeerQuarantined) {
   }
 }
 
+// --- What a peer declares ------------------------------------------------------------------------
+
+TEST_F(SourceReaderTest, PeerWithLessThanTheHeaderMapsIsLeftForABaseThatHasIt) {
+  Serve(kDiff, bytes_.substr(0, bytes_.size() - kPageBytes));
+  Complete(kDiff, bytes_);
+  for (const bool declared_before : {false, true}) {
+    SCOPED_TRACE(declared_before);
+    ReadOptions options = Within(absl::Seconds(5));
+    Go([&] {
+      const auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
+      if (declared_before) {
+        const auto other = world_.Open({kPeerA});
+        EXPECT_OK((*other->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size({}));
+      }
+      options.least_size = bytes_.size();
+      const auto size = (*object)->Size(options);
+      ASSERT_OK(size);
+      EXPECT_EQ(*size, bytes_.size());
+    });
+    GoRead(bytes_);
+  }
+  EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, 0u);
+}
+
+TEST_F(SourceReaderTest, DeclarationSmallerThanTheHeaderMapsIsDroppedOnceThatIsKnown) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_.substr(0, 100));
+  Go([&] {
+    const auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
+    EXPECT_EQ(*(*object)->Size({}), 100u);
+    B().PutFile(FileOf(kDiff), bytes_);
+    ReadOptions options = Within(absl::Seconds(5));
+    options.least_size = bytes_.size() - 1;
+    const auto size = (*object)->Size(options);
+    ASSERT_OK(size);
+    EXPECT_EQ(*size, bytes_.size());
+  });
+  EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
+}
+
+TEST_F(SourceReaderTest, BaseWithLessThanTheHeaderMapsIsLeftForAPeer) {
+  Serve(kDiff, bytes_);
+  A().SetState(kBuild, BuildState::kDurable);
+  Complete(kDiff, bytes_.substr(0, 5000));
+  ReadOptions options = Within(absl::Seconds(5));
+  options.least_size = bytes_.size();
+  Go([&] {
+    const auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
+    const auto size = (*object)->Size(options);
+    ASSERT_OK(size);
+    EXPECT_EQ(*size, bytes_.size());
+  });
+  EXPECT_EQ(world_.Quarantines("base_differs"), 0u) << "the peer is right";
+  A().Kill();
+  const absl::Status alone = [&] {
+    absl::Status status;
+    Go([&] {
+      options.deadline = sim_.Now() + absl::Seconds(2);
+      status = (*provider_->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size(options).status();
+    });
+    return status;
+  }();
+  EXPECT_NE(alone.message().find("its object has 5000 bytes"), std::string::npos) << alone;
+}
+
+TEST_F(SourceReaderTest, SizeIsAskedAgainWhenItsAuthorIsDoubtedOrTheBaseKnowsBetter) {
+  Serve(kDiff, bytes_);
+  const auto size = [&] {
+    absl::StatusOr<uint64_t> size;
+    Go([&] {
+      size = (*provider_->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size(Within(absl::Seconds(5)));
+    });
+    EXPECT_OK(size);
+    return size.value_or(0);
+  };
+  EXPECT_EQ(size(), bytes_.size());
+  const uint64_t calls = A().calls();
+  EXPECT_EQ(size(), bytes_.size());
+  EXPECT_EQ(A().calls(), calls);
+  A().AddFault({.times = 1, .error = absl::PermissionDeniedError("who are you")});
+  Go([&] { ReadAt(*provider_, 0, 1, Within(absl::Milliseconds(1))).status().IgnoreError(); });
+  EXPECT_EQ(size(), bytes_.size());
+  EXPECT_EQ(A().calls(), calls + 2) << "the author's credentials are in doubt";
+  Complete(kDiff, bytes_ + "more");
+  A().SetState(kBuild, BuildState::kDurable);
+  Go([&] { ReadBlob(*provider_, FileKind::kSnapfile).status().IgnoreError(); });
+  EXPECT_EQ(size(), bytes_.size() + 4);
+}
+
+// A says one byte too many, then sends a wrong one: what it said binds nobody.
+TEST_F(SourceReaderTest, SizeOfAConvictedPeerIsNoReasonToDoubtTheNext) {
+  for (const uint64_t at : {uint64_t{0}, uint64_t{400'000}}) {
+    SCOPED_TRACE(at);
+    Simulation sim(1);
+    PeerWorld world(sim);
+    for (const char* peer : {kPeerA, kPeerB}) world.Node(peer).PutFile(FileOf(kDiff), bytes_);
+    world.Node(kPeerA).AddFault({.times = 1, .alter = [at](PeerMessage& m) {
+                                   if (m.head) ++m.head->total_size;
+                                   if (m.extent && m.extent->offset >= at) m.extent->crc32c ^= 1;
+                                 }});
+    const auto provider = world.Open({kPeerA, kPeerB});
+    sim.Spawn([&] {
+      ReadOptions options;
+      options.deadline = sim.Now() + absl::Seconds(5);
+      const auto read = ReadRange(*provider, 0, UINT64_MAX, options);
+      ASSERT_OK(read);
+      EXPECT_TRUE(*read == bytes_);
+      EXPECT_LE(sim.Now(), options.deadline - absl::Milliseconds(4500));
+    });
+    ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+    EXPECT_EQ(world.Quarantines("bad_bytes"), 1u);
+    EXPECT_EQ(world.Quarantines("contradiction"), 0u);
+  }
+}
+
+TEST_F(SourceReaderTest, OnlyPeerMayCorrectWhatItDeclaredWrongly) {
+  Serve(kDiff, bytes_);
+  A().AddFault({.times = 1, .alter = [](PeerMessage& m) {
+                  if (m.head) ++m.head->total_size;
+                }});
+  Go([&] { EXPECT_OK((*provider_->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size({})); });
+  Go([&] {
+    const auto read = ReadRange(*provider_, 0, UINT64_MAX, Within(absl::Seconds(5)));
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == bytes_);
+  });
+  EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
+}
+
+// Another reader convicts A while this one is in the middle of A's stream.
+TEST_F(SourceReaderTest, SizeThatWasDroppedMeanwhileIsNoReasonToDoubtTheNext) {
+  for (const int more : {1, -1}) {
+    SCOPED_TRACE(more);
+    Simulation sim(1);
+    PeerWorld world(sim);
+    for (const char* peer : {kPeerA, kPeerB}) world.Node(peer).PutFile(FileOf(kDiff), bytes_);
+    for (const uint32_t wrong_crc : {0, 1}) {
+      world.Node(kPeerA).AddFault({.times = 1, .alter = [more, wrong_crc](PeerMessage& m) {
+                                     if (m.head) m.head->total_size += more;
+                                     if (m.extent) m.extent->crc32c ^= wrong_crc;
+                                   }});
+    }
+    const auto provider = world.Open({kPeerA, kPeerB});
+    sim.Spawn([&] {
+      const auto object = provider->OpenSeekable(FileOf(kDiff).ObjectPath());
+      const auto reader = (*object)->OpenRangeReader(0, UINT64_MAX, {});
+      std::string got;
+      const auto take = [&] {
+        const auto extent = (*reader)->Next();
+        ASSERT_OK(extent);
+        if (!extent->has_value()) return;
+        got.resize(got.size() + (*extent)->length);
+        (*extent)->CopyTo(got.data() + (*extent)->offset);
+      };
+      take();
+      EXPECT_OK(ReadAt(*provider, 0, 10));
+      EXPECT_EQ(world.Quarantines("bad_bytes"), 1u);
+      world.Node(kPeerA).Kill();
+      for (size_t before = SIZE_MAX; before != got.size();) {
+        before = got.size();
+        take();
+      }
+      EXPECT_TRUE(got == bytes_) << got.size();
+    });
+    ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+    EXPECT_EQ(world.Quarantines("contradiction"), 0u);
+    EXPECT_EQ(world.Quarantines("cut_short"), 0u);
+  }
+}
+
 TEST_F(SourceReaderTest, QuarantinedPeerIsAskedLastWhenItIsTheOnlySource) {
   Serve(kDiff, bytes_);
   A().AddFault({.heads_too = false, .times = 1, .corrupt = true});

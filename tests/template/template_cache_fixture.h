@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/mutex.h"
+#include "peerchunk/peer/peer_directory.h"
 #include "peerchunk/template/template_cache.h"
 #include "tests/support/fault_storage.h"
 #include "tests/support/memory_storage.h"
@@ -50,7 +51,7 @@ inline void ExpectShows(Template& loaded, const TestBuild& build) {
 }
 
 // A template cache with a registry, over a base in memory that can be made to fail. Providers are
-// the base whatever the sources; the sources are kept.
+// the base whatever the sources, unless a test sets a directory; the sources are kept.
 class TemplateCacheTest : public testing::Test {
  protected:
   TemplateCacheTest() { Open(); }
@@ -74,6 +75,7 @@ class TemplateCacheTest : public testing::Test {
       const MutexLock lock(mutex_);
       opened_.emplace_back(build, addresses);
       if (!provider_error_.ok()) return provider_error_;
+      if (directory_ != nullptr) return directory_->OpenBuild(build, addresses, faults_);
       return faults_;
     };
     options.registry = registry_.get();
@@ -125,7 +127,8 @@ class TemplateCacheTest : public testing::Test {
   MemoryStorageProvider memory_{clock_};
   std::shared_ptr<FaultStorageProvider> faults_ =
       std::make_shared<FaultStorageProvider>(memory_, clock_);
-  TemplateCache::Options options_;  // What a test sets differently.
+  TemplateCache::Options options_;            // What a test sets differently.
+  std::unique_ptr<PeerDirectory> directory_;  // When set, providers read peers too.
 
   Mutex mutex_;
   std::vector<std::pair<BuildId, std::vector<std::string>>> opened_ PEERCHUNK_GUARDED_BY(mutex_);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/build/held_executor.h"
+#include "tests/support/simulated_peer.h"
 #include "tests/template/template_cache_fixture.h"
 
 namespace peerchunk::test {
@@ -64,6 +65,27 @@ TEST_F(TemplateCacheTest, EachLayerIsOpenedWithItsOwnBuildAndSources) {
   EXPECT_THAT(cache_->SourcesOf(top.id), ElementsAre("10.0.0.1:1"));
   EXPECT_THAT(cache_->SourcesOf(middle.id), ElementsAre("10.0.0.2:1", "10.0.0.3:1"));
   EXPECT_THAT(cache_->SourcesOf(MakeTestBuild({.seed = 9}).id), IsEmpty());
+}
+
+TEST_F(TemplateCacheTest, APeerWithLessOfALayerThanTheHeaderMapsIsLeftForTheBase) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  const auto network = std::make_shared<SimulatedNetwork>(clock_);
+  for (const auto& [kind, bytes] : build.files) {
+    const uint64_t missing = IsSeekable(kind) ? kPageBytes : 0;
+    network->Node("10.0.0.1:1").PutFile({build.id, kind}, bytes.substr(0, bytes.size() - missing));
+  }
+  auto directory = PeerDirectory::Create({.policy = *AddressPolicy::Create({}),
+                                          .connector = network,
+                                          .clock = &clock_,
+                                          .metrics = &metrics_});
+  ASSERT_OK(directory);
+  directory_ = *std::move(directory);
+  const auto loaded = cache_->GetTemplate(build.id, {.default_addresses = {"10.0.0.1:1"}}, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, build);
+  EXPECT_EQ(metrics_.CounterValue("peerchunk_quarantines_total", {{"reason", "contradiction"}}),
+            1u);
 }
 
 TEST_F(TemplateCacheTest, FurtherSourcesAreKeptForLayersOpenedLater) {

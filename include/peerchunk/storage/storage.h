@@ -34,6 +34,9 @@ struct ReadOptions {
   bool relayed = false;
   // Read exactly this version of the object (ObjectStat::version); Aborted when it was replaced.
   std::optional<std::string> version;
+  // What is known to be in the object reaches to here: where there is a choice of sources, one that
+  // has fewer bytes is left for another. A provider of one source need not look at it.
+  uint64_t least_size = 0;
 };
 
 // User metadata kept with an object, as Cloud Storage keeps it.
