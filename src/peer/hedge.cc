@@ -9,7 +9,6 @@ std::shared_ptr<Hedge> Hedge::Start(std::shared_ptr<const SourceSet> sources, Pl
                                     std::function<void()> on_won) {
   const Priority priority = plan.options.priority;
   Executor& executor = *sources->directory->options.executor;
-  sources->counters().hedges_sent.Add();
   std::shared_ptr<Hedge> hedge(new Hedge(std::move(sources), std::move(plan), std::move(on_won)));
   hedge->plan_.options.cancellation = hedge->stop_.get_token();
   executor.Run(priority, [hedge] { hedge->Run(); });
@@ -17,35 +16,40 @@ std::shared_ptr<Hedge> Hedge::Start(std::shared_ptr<const SourceSet> sources, Pl
 }
 
 void Hedge::Run() {
+  const ReadCounters& counters = sources_->counters();
   {
     const MutexLock lock(mutex_);
     if (state_ != State::kQueued) return;
     state_ = State::kRunning;
     sources_->directory->HedgeBegins();
   }
+  counters.hedges_sent.Add();
   Result result = Read();
   const bool good = result.admission.outcome == BaseOutcome::kUntried;
-  bool won = false;
+  bool in_time = false;
   {
     const MutexLock lock(mutex_);
-    if (state_ == State::kRunning) {
+    in_time = state_ == State::kRunning;
+    if (in_time) {
       result_ = std::move(result);
       state_ = good ? State::kWon : State::kFailed;
-      won = good;
-    } else {
-      sources_->knowledge->bytes(plan_.kind)
-          .wasted.fetch_add(result.bytes.size(), std::memory_order_relaxed);
-      sources_->counters().wasted_hedge_lost.Add(result.bytes.size());
     }
   }
   changed_.NotifyAll();
-  if (won) {
-    sources_->counters().hedges_won.Add();
+  if (!in_time) {
+    CountWasted(result.bytes.size());
+  } else if (good) {
+    counters.hedges_won.Add();
     on_won_();
-  } else if (!good) {
-    sources_->counters().hedges_failed.Add();
+  } else {
+    counters.hedges_failed.Add();
   }
   sources_->directory->HedgeEnds();
+}
+
+void Hedge::CountWasted(uint64_t bytes) const {
+  sources_->knowledge->bytes(plan_.kind).wasted.fetch_add(bytes, std::memory_order_relaxed);
+  sources_->counters().wasted_hedge_lost.Add(bytes);
 }
 
 Hedge::Result Hedge::Read() {
@@ -74,12 +78,19 @@ Hedge::Result Hedge::Read() {
   return result;
 }
 
+bool Hedge::GiveUp() {
+  const bool sent = state_ == State::kRunning;
+  state_ = State::kAbandoned;
+  if (!sent) sources_->directory->tokens.GiveBack();
+  return sent;
+}
+
 bool Hedge::YieldToPeer() {
   {
     const MutexLock lock(mutex_);
     if (state_ == State::kWon) return false;
     if (state_ == State::kFailed || state_ == State::kAbandoned) return true;
-    state_ = State::kAbandoned;
+    if (!GiveUp()) return true;
   }
   sources_->counters().hedges_lost.Add();
   stop_.request_stop();
@@ -89,13 +100,13 @@ bool Hedge::YieldToPeer() {
 bool Hedge::StealIfQueued() {
   const MutexLock lock(mutex_);
   if (state_ != State::kQueued) return false;
-  state_ = State::kAbandoned;
+  GiveUp();
   return true;
 }
 
-bool Hedge::won() const {
+bool Hedge::failed() const {
   const MutexLock lock(mutex_);
-  return state_ == State::kWon;
+  return state_ == State::kFailed || state_ == State::kAbandoned;
 }
 
 const Hedge::Result* Hedge::Wait(absl::Time deadline, const std::stop_token& cancellation) {
@@ -110,15 +121,19 @@ const Hedge::Result* Hedge::Wait(absl::Time deadline, const std::stop_token& can
     if (cancellation.stop_requested() || clock.Now() >= deadline) return nullptr;
     clock.WaitUntil(changed_, mutex_, deadline);
   }
-  return state_ == State::kAbandoned ? nullptr : &result_;
+  if (state_ == State::kAbandoned) return nullptr;
+  taken_ = true;
+  return &result_;
 }
 
 void Hedge::Abandon() {
   {
     const MutexLock lock(mutex_);
+    if (state_ == State::kWon && !std::exchange(taken_, true)) CountWasted(result_.bytes.size());
     if (state_ != State::kQueued && state_ != State::kRunning) return;
-    state_ = State::kAbandoned;
+    if (!GiveUp()) return;
   }
+  sources_->counters().hedges_dropped.Add();
   stop_.request_stop();
 }
 

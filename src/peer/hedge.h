@@ -14,7 +14,8 @@ namespace peerchunk {
 
 // A read of the base that runs beside a peer's silence: one window of bytes, on the directory's
 // executor, into memory of its own. Whoever has checked bytes first wins, and it is decided here,
-// under one lock, exactly once. Shared by the read and the task, so a read may go while the base
+// under one lock, exactly once. Counted as sent when it begins, and then once more by how it ended:
+// won, lost, failed or dropped. Shared by the read and the task, so a read may go while the base
 // still blocks; nothing waits for a hedge but the end of the directory.
 class Hedge {
  public:
@@ -43,9 +44,10 @@ class Hedge {
   bool YieldToPeer();
   // The peer is out. True when the task had not begun and never will: read the base directly.
   bool StealIfQueued();
-  bool won() const;
+  // Neither won nor still at it.
+  bool failed() const;
   // Waits for the result until `deadline`; nothing when it did not come or `cancellation` came
-  // first. The result stays with the hedge.
+  // first. The result stays with the hedge, and is the caller's to use.
   const Result* Wait(absl::Time deadline, const std::stop_token& cancellation);
   // The read is over, or goes elsewhere.
   void Abandon();
@@ -57,6 +59,10 @@ class Hedge {
       : sources_(std::move(sources)), plan_(std::move(plan)), on_won_(std::move(on_won)) {}
   void Run();
   Result Read();
+  // Ends a hedge that has no result. True when the base was being asked for it; one that had not
+  // begun was never sent, and gives its token back.
+  bool GiveUp() PEERCHUNK_REQUIRES(mutex_);
+  void CountWasted(uint64_t bytes) const;
 
   const std::shared_ptr<const SourceSet> sources_;
   Plan plan_;
@@ -65,6 +71,7 @@ class Hedge {
   mutable Mutex mutex_;
   CondVar changed_;
   State state_ PEERCHUNK_GUARDED_BY(mutex_) = State::kQueued;
+  bool taken_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // Somebody has the result.
   Result result_;  // Written by the task before kWon or kFailed, constant after.
 };
 

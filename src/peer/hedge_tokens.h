@@ -29,6 +29,13 @@ class HedgeTokens {
     }
     return false;
   }
+  // A hedge that was never sent.
+  void GiveBack() {
+    int64_t units = units_.load(std::memory_order_relaxed);
+    while (!units_.compare_exchange_weak(units, std::min(units + kUnit, most_),
+                                         std::memory_order_relaxed)) {
+    }
+  }
 
  private:
   static constexpr int64_t kUnit = 1'000'000;

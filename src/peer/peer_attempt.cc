@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -18,6 +19,7 @@ PeerAttempt::PeerAttempt(const SourceSet& sources, const PeerLink& peer,
       started_(sources.clock().Now()),
       stop_(stop),
       check_(plan.request.offset, plan.request.length),
+      judge_speed_at_(plan.leave_at),
       rate_(sources.budgets().stall) {
   if (client_->IsConnected()) connected_at_ = started_;
   stream_ = client_->GetBuildFile(plan.request, {.deadline = plan.deadline, .cancellation = stop});
@@ -53,7 +55,7 @@ absl::Time PeerAttempt::NextLimit(absl::Time now) {
   } else {
     limit = started_ + budgets.dial;
   }
-  return leave_judged_ ? limit : std::min(limit, plan_.leave_at);
+  return std::min(limit, judge_speed_at_);
 }
 
 bool PeerAttempt::TooSlowForDeadline(absl::Time now) const {
@@ -64,14 +66,15 @@ bool PeerAttempt::TooSlowForDeadline(absl::Time now) const {
     const uint64_t done = check_.next_offset() - plan_.request.offset;
     rest = std::min(rest, *plan_.request.length - done);
   }
-  const double seconds = absl::ToDoubleSeconds(now - started_);
-  return seconds * static_cast<double>(rest) / static_cast<double>(bytes_) >
+  const absl::Duration span = rate_.Full() ? sources_.budgets().stall : now - started_;
+  const uint64_t bytes = rate_.Full() ? rate_.Bytes() : bytes_;
+  return absl::ToDoubleSeconds(span) * static_cast<double>(rest) / static_cast<double>(bytes) >
          absl::ToDoubleSeconds(plan_.deadline - now);
 }
 
 std::optional<PeerEvent> PeerAttempt::Expired(absl::Time now) {
   const PeerBudgets& budgets = sources_.budgets();
-  const bool leave = !leave_judged_ && now >= plan_.leave_at;
+  const bool leave = now >= judge_speed_at_;
   if (first_message_at_) {
     if (rate_.Full()) {
       const double floor = static_cast<double>(budgets.floor_bytes_per_second) *
@@ -80,7 +83,7 @@ std::optional<PeerEvent> PeerAttempt::Expired(absl::Time now) {
       if (!std::exchange(found_healthy_, true)) peer_.state().breaker.OnBytes();
     }
     if (!leave) return std::nullopt;
-    leave_judged_ = true;  // Once: a stream that is fast enough is left alone from now on.
+    judge_speed_at_ = now + rate_.UntilNextSlot();  // It may become slow yet.
     return TooSlowForDeadline(now) ? std::make_optional(PeerEvent::kOutOfBudget) : std::nullopt;
   }
   if (!connected_at_ && client_->IsConnected()) connected_at_ = now;
@@ -154,7 +157,8 @@ PeerAttempt::Step PeerAttempt::Judge(const PeerMessage& message) {
         .extent = {.offset = extent.offset,
                    .length = extent.length,
                    .zero = extent.zero,
-                   .pieces = extent.zero ? absl::Span<const std::string_view>() : extent.pieces}};
+                   .pieces = extent.zero ? absl::Span<const std::string_view>() : extent.pieces},
+        .crc32c = extent.zero ? Crc32cOfZeros(extent.length) : extent.crc32c};
   }
   return check_.finished() ? End() : Step{.kind = Step::Kind::kHead};
 }

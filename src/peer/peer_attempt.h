@@ -22,7 +22,9 @@ class PeerAttempt {
     PeerRequest request;
     bool wants_bytes = true;  // Otherwise the head is all that is asked for.
     absl::Time deadline;      // Of the read.
-    absl::Time leave_at;      // From then on the rest of the deadline is kept for other sources.
+    // From then on the rest of the deadline is kept for other sources, unless the stream is fast
+    // enough to end before it.
+    absl::Time leave_at;
     bool range_known_valid = false;
     uint64_t least_size = 0;  // Of the file.
   };
@@ -42,6 +44,7 @@ class PeerAttempt {
     absl::Duration hint;  // With kNotYet and kOverloaded; zero: none given.
     uint64_t dropped_bytes = 0;
     Extent extent;
+    uint32_t crc32c = 0;  // Of the extent's bytes.
   };
 
   // `stop` cancels the call.
@@ -68,6 +71,7 @@ class PeerAttempt {
   // The event for a budget that is used up at `now`.
   std::optional<PeerEvent> Expired(absl::Time now);
   absl::Time NextLimit(absl::Time now);
+  // Whether the rest, as fast as the latest bytes came, ends after the deadline.
   bool TooSlowForDeadline(absl::Time now) const;
 
   const SourceSet& sources_;
@@ -82,7 +86,7 @@ class PeerAttempt {
   std::optional<absl::Time> connected_at_;
   std::optional<absl::Time> first_message_at_;
   bool verdict_told_ = false;
-  bool leave_judged_ = false;
+  absl::Time judge_speed_at_;
   bool found_healthy_ = false;
   uint64_t bytes_ = 0;
   RecentRate rate_;

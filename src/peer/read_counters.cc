@@ -46,6 +46,7 @@ ReadCounters::ReadCounters(Metrics& metrics)
       hedges_won(ByOutcome(metrics, kHedges, "won")),
       hedges_lost(ByOutcome(metrics, kHedges, "lost")),
       hedges_failed(ByOutcome(metrics, kHedges, "failed")),
+      hedges_dropped(ByOutcome(metrics, kHedges, "dropped")),
       hedges_refused(ByOutcome(metrics, kHedges, "refused")),
       stalls(metrics.counter("peerchunk_stalls_total")),
       quarantines{},

@@ -33,6 +33,7 @@ struct ReadCounters {
   Counter& hedges_won;
   Counter& hedges_lost;
   Counter& hedges_failed;   // The base had nothing, or an error.
+  Counter& hedges_dropped;  // Nobody waited for it any more. won + lost + failed + dropped == sent.
   Counter& hedges_refused;  // Over the share.
 
   Counter& stalls;

@@ -42,6 +42,8 @@ PeerReaction ReactTo(PeerEvent event) {
       return {.reason = "denied", .deny = true, .error_log = true};
     case PeerEvent::kLostToBase:
       return {.reason = "hedge_won"};
+    case PeerEvent::kPassedOver:
+      return {.reason = "passed_over"};
   }
   return {.reason = "unreachable", .breaker_failure = true};
 }
@@ -120,6 +122,19 @@ Choice ChooseNext(const SelectionView& view, absl::Time now) {
   for (const PeerView& peer : view.peers) earliest = std::min(earliest, peer.not_before);
   wait.not_before = earliest;
   return wait;
+}
+
+bool HasReadyPeer(const SelectionView& view, absl::Time now) {
+  return NextPeer(view, /*demoted=*/false, now).has_value();
+}
+
+absl::Time LeaveAt(const SelectionView& view, absl::Time round_began, absl::Time now,
+                   absl::Time limit, double reserve) {
+  if (!HasAlternative(view)) return absl::InfiniteFuture();
+  int64_t peers = 1;
+  for (const PeerView& peer : view.peers) peers += peer.tried ? 0 : 1;
+  if (BaseOpen(view)) limit -= (limit - round_began) * reserve;
+  return now + std::max(limit - now, absl::ZeroDuration()) / peers;
 }
 
 bool HasAlternative(const SelectionView& view) {

@@ -39,8 +39,9 @@ enum class PeerEvent : uint8_t {
   kContradiction,     // Size, checksum or existence differ from what was declared before.
   kDenied,            // UNAUTHENTICATED, PERMISSION_DENIED.
   kLostToBase,        // The hedge's bytes came first.
+  kPassedOver,        // No byte within the hedge delay, no base to hedge with, but another peer.
 };
-inline constexpr size_t kPeerEventCount = static_cast<size_t>(PeerEvent::kLostToBase) + 1;
+inline constexpr size_t kPeerEventCount = static_cast<size_t>(PeerEvent::kPassedOver) + 1;
 
 // What an event means. `reason` is the label of its counter and of its log line.
 struct PeerReaction {
@@ -118,6 +119,15 @@ struct Choice {
   absl::Time not_before = absl::InfinitePast();
 };
 Choice ChooseNext(const SelectionView& view, absl::Time now);
+
+// True when a peer that is not demoted could be asked now, instead of one that is silent.
+bool HasReadyPeer(const SelectionView& view, absl::Time now);
+
+// Until when a read waits for a peer while others could still be asked: what the round has for
+// peers is shared by those left in it, and `reserve`, a share of the whole round, is the base's.
+// `tried` is set of the peer itself. Infinite when there is nobody else.
+absl::Time LeaveAt(const SelectionView& view, absl::Time round_began, absl::Time now,
+                   absl::Time limit, double reserve);
 
 // True when another source than the one being read could still be asked in this round: time has to
 // be kept for it.

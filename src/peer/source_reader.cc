@@ -26,6 +26,7 @@ SourceReader::SourceReader(std::shared_ptr<const SourceSet> sources, const Plan&
       reached_(plan.offset),
       progress_at_(sources_->clock().Now()),
       round_(sources_->peers.size()),
+      round_began_(progress_at_),
       backoff_(sources_->budgets().retry_backoff) {
   TakeDeclared();
 }
@@ -81,17 +82,7 @@ absl::StatusOr<ObjectStat> SourceReader::Stat() {
 absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Advance() {
   while (true) {
     if (done_ || (plan_.head_only && stat_)) return std::nullopt;
-    if (size_ && !plan_.head_only && !end_) {
-      const auto range = ByteRange::Clip(plan_.offset, plan_.length, *size_);
-      if (!range) {
-        return absl::OutOfRangeError(absl::StrCat("the file has ", *size_, " bytes"));
-      }
-      if (range->end() < reached_) {
-        return absl::DataLossError(
-            absl::StrCat("a peer sent bytes up to ", reached_, " of a file that has ", *size_));
-      }
-      end_ = range->end();
-    }
+    if (size_ && !plan_.head_only && !end_) PEERCHUNK_RETURN_IF_ERROR(ClipRange());
     if (end_ && reached_ == *end_) {
       HearLastMessage();
       LeavePeer();
@@ -116,6 +107,17 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Advance() {
     }
     if (!piece.ok() || piece->has_value()) return piece;
   }
+}
+
+absl::Status SourceReader::ClipRange() {
+  const auto range = ByteRange::Clip(plan_.offset, plan_.length, *size_);
+  if (!range) return absl::OutOfRangeError(absl::StrCat("the file has ", *size_, " bytes"));
+  if (range->end() < reached_) {
+    return absl::DataLossError(
+        absl::StrCat("a peer sent bytes up to ", reached_, " of a file that has ", *size_));
+  }
+  end_ = range->end();
+  return absl::OkStatus();
 }
 
 absl::Status SourceReader::Choose() {
@@ -149,6 +151,7 @@ absl::Status SourceReader::WaitForNextRound(absl::Time not_before) {
   sources_->clock().SleepUntil(now + wait, options_.cancellation);
   for (PeerRound& peer : round_) peer.tried = false;
   base_ = BaseOutcome::kUntried;
+  round_began_ = Now();
   return CheckCaller();
 }
 
@@ -247,27 +250,32 @@ std::string SourceReader::Causes() const {
 void SourceReader::RestartIfWhole() {
   if (!plan_.whole) return;
   if (reached_ > plan_.offset) {
-    const uint64_t wasted = reached_ - plan_.offset;
-    sources_->counters().wasted_restart.Add(wasted);
-    knowledge().bytes(plan_.kind).wasted.fetch_add(wasted, std::memory_order_relaxed);
+    Waste(sources_->counters().wasted_restart, reached_ - plan_.offset);
     restarted_ = true;
   }
   reached_ = plan_.offset;
   TakeDeclared();
   crc_so_far_ = 0;
   from_peer_ = false;
+  for (PeerRound& peer : round_) peer.gave_bytes = false;
+}
+
+void SourceReader::Waste(Counter& reason, uint64_t bytes) const {
+  reason.Add(bytes);
+  knowledge().bytes(plan_.kind).wasted.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 void SourceReader::LeavePeer() {
-  if (hedge_ != nullptr) hedge_->Abandon();
+  if (hedge_ != nullptr) std::exchange(hedge_, nullptr)->Abandon();
   on_cancel_.reset();
   if (attempt_ != nullptr) attempt_->LeftSilent();
   attempt_.reset();
   hedge_at_ = absl::InfiniteFuture();
 }
 
-absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Extent& extent,
-                                                                        bool from_peer) {
+absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(
+    const Extent& extent, std::optional<uint32_t> crc32c) {
+  const bool from_peer = crc32c.has_value();
   const size_t file = static_cast<size_t>(plan_.kind) - 1;
   BuildKnowledge::ByteCounts& bytes = knowledge().bytes(plan_.kind);
   (from_peer ? sources_->counters().peer_bytes : sources_->counters().base_bytes)[file]->Add(
@@ -275,15 +283,17 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Ex
   (from_peer ? bytes.peer : bytes.base).fetch_add(extent.length, std::memory_order_relaxed);
   if (from_peer) {
     from_peer_ = true;
-    last_peer_ = peer_;
+    round_[peer_].gave_bytes = true;
   }
   if (plan_.offset == 0) {
     // From the first byte on: another source may tell the checksum in the middle of the read.
-    if (extent.zero) {
-      crc_so_far_ = CombineCrc32c(crc_so_far_, Crc32cOfZeros(extent.length), extent.length);
-    }
-    for (const std::string_view piece : extent.pieces) {
-      crc_so_far_ = ExtendCrc32c(crc_so_far_, piece);
+    if (extent.zero) crc32c = Crc32cOfZeros(extent.length);
+    if (crc32c) {
+      crc_so_far_ = CombineCrc32c(crc_so_far_, *crc32c, extent.length);
+    } else {
+      for (const std::string_view piece : extent.pieces) {
+        crc_so_far_ = ExtendCrc32c(crc_so_far_, piece);
+      }
     }
     const bool complete = file_crc32c_ && size_ && reached_ + extent.length == *size_;
     if (complete && crc_so_far_ != *file_crc32c_) {
@@ -307,19 +317,30 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Accept(const Ex
 
 absl::Status SourceReader::WholeFileWrong() {
   const absl::Status wrong = absl::DataLossError("the whole file's CRC32C is not the declared one");
-  if (!from_peer_) {
-    if (!plan_.whole) return wrong;
-    return OnBaseEnd(wrong);
-  }
-  if (at_ == At::kPeer && plan_.whole) {
+  DoubtAllInvolved(wrong);
+  // Bytes of it may be out of our hands: then the read fails, and the next one has other sources.
+  if (!plan_.whole) return wrong;
+  if (at_ == At::kPeer) {
     return OnPeerEnd(peer_, PeerEvent::kBadBytes, wrong, absl::ZeroDuration());
   }
-  // Bytes of it are out of our hands: the read fails, and the next one has another source.
-  knowledge().Apply(sources_->peers[last_peer_]->standing(), ReactTo(PeerEvent::kBadBytes),
-                    absl::ZeroDuration(), Now());
-  sources_->counters().quarantines[static_cast<size_t>(PeerEvent::kBadBytes)]->Add();
-  LogSwitch(last_peer_, PeerEvent::kBadBytes, wrong);
-  return wrong;
+  return OnBaseEnd(wrong);
+}
+
+void SourceReader::DoubtAllInvolved(const absl::Status& wrong) {
+  // The checksum itself may be the lie, unless it is the base's.
+  std::optional<DeclaredFile> declared;
+  if (!size_from_base_ && !knowledge().BaseFoundEqual(plan_.kind)) {
+    declared = knowledge().Declared(plan_.kind);
+  }
+  for (size_t i = 0; i < round_.size(); ++i) {
+    PeerStanding* const standing = sources_->peers[i]->standing();
+    if (!round_[i].gave_bytes && !(declared && declared->by == standing)) continue;
+    if (at_ == At::kPeer && plan_.whole && i == peer_) continue;  // Its end is recorded as such.
+    knowledge().Apply(standing, ReactTo(PeerEvent::kBadBytes), absl::ZeroDuration(), Now());
+    sources_->counters().quarantines[static_cast<size_t>(PeerEvent::kBadBytes)]->Add();
+    LogSwitch(i, PeerEvent::kBadBytes, wrong);
+  }
+  if (declared) knowledge().Refute(plan_.kind, *declared, Now());
 }
 
 }  // namespace peerchunk

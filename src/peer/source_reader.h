@@ -33,10 +33,11 @@ namespace peerchunk {
 //   each
 //      message through StreamCheck, and tells BuildKnowledge (heads, states) and Breaker what it
 //      saw.
-//   4. No byte within the hedge delay, and the base may be a source (TrustInBase): a Hedge starts
-//   on the
-//      executor. If it is first, it stops the call through the stop token; Next() wakes, takes its
-//      bytes, and goes on at the base. If the peer is first, Hedge::YieldToPeer() cancels it.
+//   4. No byte within the hedge delay (OnSilence), and the base may be a source (TrustInBase): a
+//   Hedge
+//      starts on the executor. If it is first, it stops the call through the stop token; Next()
+//      wakes, takes its bytes, and goes on at the base. If the peer is first, Hedge::YieldToPeer()
+//      cancels it. Where the base is no source, the next peer is asked instead.
 //   5. An attempt that fails goes through ReactTo(): quarantine, pause, breaker, counters, log
 //   line; the
 //      read goes back to 2 at the byte it had reached. A running hedge is waited for, not repeated.
@@ -87,10 +88,14 @@ class SourceReader {
     PeerAnswer answer = PeerAnswer::kNone;
     absl::Time not_before = absl::InfinitePast();
     absl::Status cause;
+    bool passed_over = false;  // In any round: it is waited for from then on.
+    bool gave_bytes = false;   // That were handed out, in any round.
   };
   using MaybePiece = std::optional<Piece>;
 
   absl::StatusOr<MaybePiece> Advance();
+  // Cuts the range to the size, which is known.
+  absl::Status ClipRange();
   absl::Status Choose();
   absl::Status WaitForNextRound(absl::Time not_before);
 
@@ -99,15 +104,20 @@ class SourceReader {
   absl::StatusOr<MaybePiece> ReadPeer();
   absl::Status LearnSize();
   absl::Status OnHead();
-  absl::StatusOr<MaybePiece> TakeFromPeer(const Extent& extent);
+  absl::StatusOr<MaybePiece> TakeFromPeer(const PeerAttempt::Step& step);
   absl::Status OnPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause,
                          absl::Duration hint);
   void RecordPeerEnd(size_t peer, PeerEvent event, const absl::Status& cause, absl::Duration hint);
   // All bytes are there: what is left of the stream is the state, and what may be wrong with it.
   void HearLastMessage();
   void LogSwitch(size_t peer, PeerEvent event, const absl::Status& cause);
+  // The hedge delay is over, and maybe no byte has come.
+  absl::Status OnSilence();
   bool MayHedge() const;
+  bool MayPassOver() const;
+  absl::Status PassOver();
   void StartHedge();
+  bool TakeToken();
   absl::StatusOr<MaybePiece> ReadHedge();
 
   // At the base (source_reader_base.cc).
@@ -115,20 +125,27 @@ class SourceReader {
   absl::Status TakeStat(const ObjectStat& stat);
   absl::StatusOr<MaybePiece> ReadBase();
   absl::StatusOr<MaybePiece> ReadBaseInto();
+  void BeginBaseWindow(uint64_t length);
   absl::Status OpenBaseWindow();
   absl::Status OnBaseEnd(const absl::Status& cause);
+  void RecordBaseEnd(const absl::Status& cause);
+  static absl::Status EndsBeforeItsSize(uint64_t offset);
   ReadOptions BaseOptions(uint64_t bytes) const;
   bool BuildLacksFile() const;
 
-  // Hands out bytes that were checked, or finds that the whole is wrong.
-  absl::StatusOr<MaybePiece> Accept(const Extent& extent, bool from_peer);
+  // Hands out bytes that were checked, or finds that the whole is wrong. `crc32c`: a peer's, whose
+  // check it came from; absent: of the base.
+  absl::StatusOr<MaybePiece> Accept(const Extent& extent, std::optional<uint32_t> crc32c);
   absl::Status WholeFileWrong();
+  // The bytes of several, none of which alone is known to be wrong, make a wrong whole.
+  void DoubtAllInvolved(const absl::Status& wrong);
   void RestartIfWhole();
   // What is known of the file without asking a source.
   void TakeDeclared();
   // A declaration of fewer bytes than the caller knows of is dropped.
   void RefuteTooSmall(const DeclaredFile& declared);
   void LeavePeer();
+  void Waste(Counter& reason, uint64_t bytes) const;
 
   SelectionView View() const;
   BaseTrust Trust() const;
@@ -161,13 +178,13 @@ class SourceReader {
   absl::Status failed_;
   bool done_ = false;
   absl::Time progress_at_;
-  bool from_peer_ = false;  // Some byte handed out came from a peer...
-  size_t last_peer_ = 0;    // ...this one, the latest.
+  bool from_peer_ = false;  // Some byte handed out came from a peer.
   uint32_t crc_so_far_ = 0;
   bool restarted_ = false;
 
   // The rounds.
   std::vector<PeerRound> round_;
+  absl::Time round_began_;
   BaseOutcome base_ = BaseOutcome::kUntried;
   absl::Status base_cause_;
   bool storage_said_ = false;  // A peer answered USE_STORAGE for this very file.
@@ -181,7 +198,8 @@ class SourceReader {
   std::optional<std::stop_callback<std::function<void()>>> on_cancel_;
   std::unique_ptr<PeerAttempt> attempt_;
   bool head_taken_ = false;
-  absl::Time hedge_at_ = absl::InfiniteFuture();
+  absl::Duration hedge_delay_;
+  absl::Time hedge_at_ = absl::InfiniteFuture();  // When OnSilence is due.
   std::shared_ptr<Hedge> hedge_;
   uint64_t hedge_bytes_ = 0;  // That it asked for.
   std::array<std::string_view, 1> hedge_piece_;

@@ -37,6 +37,7 @@ ReadOptions SourceReader::BaseOptions(uint64_t bytes) const {
 }
 
 absl::Status SourceReader::StartBase() {
+  BeginBaseWindow(0);  // None of an earlier one counts.
   if (size_ && !end_ && !plan_.head_only) return absl::OkStatus();  // The range is judged first.
   // More than one request for one run of bytes: all of them to the same version of the object.
   const bool several = plan_.into == nullptr && RemainingLength() > kWindowBytes && PeersLeft();
@@ -97,7 +98,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBase() {
     PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(extent.status()));
     return MaybePiece();
   }
-  if (extent->has_value()) return Accept(**extent, /*from_peer=*/false);
+  if (extent->has_value()) return Accept(**extent, std::nullopt);
   base_reader_.reset();
   const bool full = reached_ - window_begin_ == window_length_;
   if (full && RemainingLength() > 0) return MaybePiece();  // The next window.
@@ -105,18 +106,25 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBase() {
     end_ = reached_;
     return MaybePiece();
   }
-  PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(
-      absl::DataLossError(absl::StrCat("the object ended at ", reached_, " before its size"))));
+  PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(EndsBeforeItsSize(reached_)));
   return MaybePiece();
+}
+
+absl::Status SourceReader::EndsBeforeItsSize(uint64_t offset) {
+  return absl::DataLossError(absl::StrCat("the object ended at ", offset, " before its size"));
+}
+
+void SourceReader::BeginBaseWindow(uint64_t length) {
+  window_begin_ = reached_;
+  window_began_ = Now();
+  window_length_ = length;
 }
 
 absl::Status SourceReader::OpenBaseWindow() {
   uint64_t length = RemainingLength();
   if (length == UINT64_MAX) length -= reached_;
   if (PeersLeft()) length = std::min(length, kWindowBytes);
-  window_begin_ = reached_;
-  window_began_ = Now();
-  window_length_ = length;
+  BeginBaseWindow(length);
   PEERCHUNK_ASSIGN_OR_RETURN(base_reader_,
                              base_object_->OpenRangeReader(reached_, length, BaseOptions(length)));
   return absl::OkStatus();
@@ -125,8 +133,7 @@ absl::Status SourceReader::OpenBaseWindow() {
 absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() {
   const uint64_t wanted = RemainingLength();
   char* const to = plan_.into + (reached_ - plan_.offset);
-  window_begin_ = reached_;
-  window_began_ = Now();
+  BeginBaseWindow(wanted);
   const auto read = base_object_->ReadAt(reached_, absl::MakeSpan(to, wanted), BaseOptions(wanted));
   if (!read.ok()) {
     PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(read.status()));
@@ -134,8 +141,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() 
   }
   if (*read < wanted) {
     if (end_) {
-      PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(absl::DataLossError(
-          absl::StrCat("the object ended at ", reached_ + *read, " before its size"))));
+      PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(EndsBeforeItsSize(reached_ + *read)));
       return MaybePiece();
     }
     end_ = reached_ + *read;
@@ -145,7 +151,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadBaseInto() 
     return MaybePiece();
   }
   base_piece_ = {std::string_view(to, *read)};
-  return Accept({.offset = reached_, .length = *read, .pieces = base_piece_}, /*from_peer=*/false);
+  return Accept({.offset = reached_, .length = *read, .pieces = base_piece_}, std::nullopt);
 }
 
 // Of a file that the base was found not to have. Only what was there before that look counts.
@@ -179,25 +185,32 @@ absl::Status SourceReader::OnBaseEnd(const absl::Status& cause) {
   base_ = OutcomeOf(cause);
   if (base_ == BaseOutcome::kMissing && BuildLacksFile()) base_ = BaseOutcome::kAbsent;
   ++base_failures_;
+  RestartIfWhole();
+  RecordBaseEnd(cause);
+  return absl::OkStatus();
+}
+
+void SourceReader::RecordBaseEnd(const absl::Status& cause) {
   const absl::Time now = Now();
   const bool missing = base_ == BaseOutcome::kMissing || base_ == BaseOutcome::kAbsent;
   if (missing) knowledge().NoteBaseMissing(plan_.kind, now);
-  RestartIfWhole();
-  if (!PeersLeft()) return absl::OkStatus();
+  if (!PeersMayHelp()) return;  // Nobody to switch to, now or later.
   const ReadCounters& counters = sources_->counters();
-  Counter& counter = missing                           ? counters.base_missing
-                     : absl::IsDeadlineExceeded(cause) ? counters.base_stalled
-                                                       : counters.base_failed;
+  const bool stalled = absl::IsDeadlineExceeded(cause);
+  Counter& counter = missing   ? counters.base_missing
+                     : stalled ? counters.base_stalled
+                               : counters.base_failed;
   counter.Add();
-  if (absl::IsDeadlineExceeded(cause)) counters.stalls.Add();
+  if (stalled) counters.stalls.Add();
   const auto unlogged = knowledge().MayLogBase(now);
-  if (!unlogged) return absl::OkStatus();
+  if (!unlogged) return;
   Logger("peer").info(
       "event=leave_base reason={} build={} file={} offset={} unlogged={} cause=\"{}\"",
-      missing ? "base_missing" : "base_failed", knowledge().build().ToString(),
-      FileName(plan_.kind), reached_, *unlogged,
+      missing   ? "base_missing"
+      : stalled ? "base_stalled"
+                : "base_failed",
+      knowledge().build().ToString(), FileName(plan_.kind), reached_, *unlogged,
       std::string_view(cause.message().data(), cause.message().size()));
-  return absl::OkStatus();
 }
 
 }  // namespace peerchunk

@@ -40,7 +40,7 @@ absl::Status SourceReader::StartPeer(size_t peer) {
   round_[peer].tried = true;
   peer_ = peer;
   head_taken_ = false;
-  hedge_.reset();
+  LeavePeer();
   PeerLink& link = *sources_->peers[peer];
   auto client = link.Client(*sources_->directory->options.connector, plan_.lane);
   if (!client.ok()) {
@@ -66,11 +66,7 @@ absl::Status SourceReader::StartPeer(size_t peer) {
   plan.range_known_valid = plan_.head_only || reached_ == 0 || size_.has_value();
   const absl::Time now = Now();
   plan.deadline = options_.deadline;
-  plan.leave_at = absl::InfiniteFuture();
-  // `tried` is set: what is left of the round are the others.
-  if (HasAlternative(View())) {
-    plan.leave_at = now + (Limit() - now) * (1 - sources_->budgets().base_reserve);
-  }
+  plan.leave_at = LeaveAt(View(), round_began_, now, Limit(), sources_->budgets().base_reserve);
   peer_stop_ = std::stop_source();
   if (options_.cancellation.stop_possible()) {
     on_cancel_.emplace(options_.cancellation, std::function<void()>([stop = peer_stop_]() mutable {
@@ -79,7 +75,8 @@ absl::Status SourceReader::StartPeer(size_t peer) {
   }
   attempt_ = std::make_unique<PeerAttempt>(*sources_, link, *std::move(client), plan,
                                            peer_stop_.get_token());
-  hedge_at_ = MayHedge() ? now + link.state().first_byte.HedgeDelay() : absl::InfiniteFuture();
+  hedge_delay_ = link.state().first_byte.HedgeDelay();
+  if (MayHedge() || MayPassOver()) hedge_at_ = now + hedge_delay_;
   at_ = At::kPeer;
   return absl::OkStatus();
 }
@@ -99,13 +96,13 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
   const PeerAttempt::Step step = attempt_->Advance(std::min(hedge_at_, Limit()));
   switch (step.kind) {
     case PeerAttempt::Step::Kind::kWaiting:
-      if (Now() >= hedge_at_) StartHedge();
+      if (Now() >= hedge_at_) PEERCHUNK_RETURN_IF_ERROR(OnSilence());
       return MaybePiece();
     case PeerAttempt::Step::Kind::kHead:
       PEERCHUNK_RETURN_IF_ERROR(OnHead());
       return MaybePiece();
     case PeerAttempt::Step::Kind::kExtent:
-      return TakeFromPeer(step.extent);
+      return TakeFromPeer(step);
     case PeerAttempt::Step::Kind::kFinished:
       PEERCHUNK_RETURN_IF_ERROR(OnHead());
       if (at_ == At::kPeer && end_ && reached_ < *end_) {
@@ -118,10 +115,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadPeer() {
     case PeerAttempt::Step::Kind::kFailed:
       break;
   }
-  if (step.dropped_bytes > 0) {
-    sources_->counters().wasted_bad_bytes.Add(step.dropped_bytes);
-    knowledge().bytes(plan_.kind).wasted.fetch_add(step.dropped_bytes, std::memory_order_relaxed);
-  }
+  Waste(sources_->counters().wasted_bad_bytes, step.dropped_bytes);
   const bool broken_off =
       step.event == PeerEvent::kLostToBase || step.event == PeerEvent::kOutOfBudget;
   if (broken_off) PEERCHUNK_RETURN_IF_ERROR(CheckCaller());
@@ -158,13 +152,12 @@ absl::Status SourceReader::OnHead() {
 }
 
 absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::TakeFromPeer(
-    const Extent& extent) {
+    const PeerAttempt::Step& step) {
+  const Extent& extent = step.extent;
   PEERCHUNK_RETURN_IF_ERROR(OnHead());
   if (at_ != At::kPeer) return MaybePiece();  // The head was a contradiction.
   if (hedge_ != nullptr && !hedge_->YieldToPeer()) {
-    const uint64_t dropped = extent.zero ? 0 : extent.length;
-    sources_->counters().wasted_lost_to_base.Add(dropped);
-    knowledge().bytes(plan_.kind).wasted.fetch_add(dropped, std::memory_order_relaxed);
+    Waste(sources_->counters().wasted_lost_to_base, extent.zero ? 0 : extent.length);
     PEERCHUNK_RETURN_IF_ERROR(OnPeerEnd(peer_, PeerEvent::kLostToBase,
                                         absl::CancelledError("the base was first"),
                                         absl::ZeroDuration()));
@@ -172,7 +165,7 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::TakeFromPeer(
   }
   hedge_.reset();
   hedge_at_ = absl::InfiniteFuture();
-  return Accept(extent, /*from_peer=*/true);
+  return Accept(extent, step.crc32c);
 }
 
 void SourceReader::HearLastMessage() {
@@ -213,7 +206,8 @@ absl::Status SourceReader::OnPeerEnd(size_t peer, PeerEvent event, const absl::S
     round_[peer].tried = false;  // It may be asked again, for the bytes all the same.
   }
   on_cancel_.reset();
-  if (event == PeerEvent::kLostToBase && attempt_ != nullptr) attempt_->LeftSilent();
+  const bool left_silent = event == PeerEvent::kLostToBase || event == PeerEvent::kPassedOver;
+  if (left_silent && attempt_ != nullptr) attempt_->LeftSilent();
   attempt_.reset();
   hedge_at_ = absl::InfiniteFuture();
   at_ = At::kNowhere;
@@ -236,8 +230,43 @@ void SourceReader::LogSwitch(size_t peer, PeerEvent event, const absl::Status& c
       std::string_view(cause.message().data(), cause.message().size()));
 }
 
+absl::Status SourceReader::OnSilence() {
+  hedge_at_ = absl::InfiniteFuture();
+  if (!attempt_->silent()) return absl::OkStatus();
+  if (hedge_ == nullptr && MayHedge()) {
+    StartHedge();
+  } else if (hedge_ == nullptr || hedge_->failed()) {
+    return PassOver();
+  }
+  // The base may turn out to be no source.
+  if (hedge_ != nullptr && MayPassOver()) hedge_at_ = Now() + hedge_delay_;
+  return absl::OkStatus();
+}
+
+bool SourceReader::MayPassOver() const {
+  if (options_.sources == SourcePolicy::kBaseOnly || round_[peer_].passed_over) return false;
+  return options_.priority == Priority::kDemand && HasReadyPeer(View(), Now());
+}
+
+absl::Status SourceReader::PassOver() {
+  if (!MayPassOver() || !TakeToken()) return absl::OkStatus();
+  round_[peer_].passed_over = true;
+  return OnPeerEnd(peer_, PeerEvent::kPassedOver,
+                   absl::UnavailableError(absl::StrCat(
+                       "silent for ", absl::FormatDuration(Now() - attempt_->started()))),
+                   absl::ZeroDuration());
+}
+
+bool SourceReader::TakeToken() {
+  if (sources_->directory->tokens.Take()) return true;
+  sources_->counters().hedges_refused.Add();
+  return false;
+}
+
 bool SourceReader::MayHedge() const {
   if (sources_->directory->options.executor == nullptr) return false;
+  // Nobody waits for it: the tokens are for reads that somebody waits for.
+  if (options_.priority != Priority::kDemand) return false;
   if (options_.sources != SourcePolicy::kPeerAndBase || base_ != BaseOutcome::kUntried)
     return false;
   // Being quicker is no reason to give an older metadata.json.
@@ -249,13 +278,9 @@ bool SourceReader::MayHedge() const {
 }
 
 void SourceReader::StartHedge() {
-  hedge_at_ = absl::InfiniteFuture();
-  if (!attempt_->silent()) return;
   const BaseTrust trust = Trust();  // The head may have come meanwhile, and with it other evidence.
-  if (!sources_->directory->tokens.Take()) {
-    sources_->counters().hedges_refused.Add();
-    return;
-  }
+  if (!TakeToken()) return;
+  durable_before_base_ = knowledge().durable();
   Hedge::Plan plan{.kind = plan_.kind, .trust = trust, .offset = reached_};
   if (!plan_.head_only) plan.most_bytes = std::min(RemainingLength(), Hedge::kWindowBytes);
   hedge_bytes_ = plan.most_bytes;
@@ -273,22 +298,30 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::ReadHedge() {
     at_ = At::kNowhere;
     return MaybePiece();
   }
-  at_ = At::kNowhere;
-  base_ = result->admission.outcome;
-  base_cause_ = result->admission.cause;
-  if (base_ != BaseOutcome::kUntried) {
-    if (base_ == BaseOutcome::kMissing) knowledge().NoteBaseMissing(plan_.kind, Now());
+  BeginBaseWindow(hedge_bytes_);
+  base_complete_ = result->admission.complete;
+  if (result->admission.outcome != BaseOutcome::kUntried) {
+    PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(result->admission.cause));
     return MaybePiece();
   }
   if (result->admission.stat) PEERCHUNK_RETURN_IF_ERROR(TakeStat(*result->admission.stat));
   at_ = At::kBase;
   if (plan_.head_only) return MaybePiece();
-  // Short only at the end of the object.
-  if (result->bytes.size() < hedge_bytes_) end_ = reached_ + result->bytes.size();
+  if (size_ && !end_) PEERCHUNK_RETURN_IF_ERROR(ClipRange());
+  const uint64_t wanted = end_ ? std::min(hedge_bytes_, *end_ - reached_) : hedge_bytes_;
+  if (result->bytes.size() < wanted) {
+    const uint64_t ended_at = reached_ + result->bytes.size();
+    if (end_) {
+      Waste(sources_->counters().wasted_bad_bytes, result->bytes.size());
+      PEERCHUNK_RETURN_IF_ERROR(OnBaseEnd(EndsBeforeItsSize(ended_at)));
+      return MaybePiece();
+    }
+    end_ = ended_at;
+  }
   if (result->bytes.empty()) return MaybePiece();
-  hedge_piece_ = {result->bytes};
-  return Accept({.offset = reached_, .length = result->bytes.size(), .pieces = hedge_piece_},
-                /*from_peer=*/false);
+  hedge_piece_ = {std::string_view(result->bytes).substr(0, wanted)};
+  return Accept({.offset = reached_, .length = hedge_piece_[0].size(), .pieces = hedge_piece_},
+                std::nullopt);
 }
 
 }  // namespace peerchunk

@@ -59,6 +59,9 @@ struct PeerWorld {
   uint64_t Hedges(const std::string& outcome) const {
     return metrics.CounterValue("peerchunk_hedges_total", {{"outcome", outcome}});
   }
+  uint64_t Wasted(const std::string& reason) const {
+    return metrics.CounterValue("peerchunk_wasted_bytes_total", {{"reason", reason}});
+  }
   uint64_t Breaker(const std::string& outcome) const {
     return metrics.CounterValue("peerchunk_breaker_transitions_total", {{"outcome", outcome}});
   }

@@ -33,6 +33,7 @@ TEST(ReactToTest, EveryRowOfTheTableHolds) {
       {PeerEvent::kCutShort, "qe"},       {PeerEvent::kDataLoss, "qe"},
       {PeerEvent::kBadRangeAnswer, "qe"}, {PeerEvent::kContradiction, "qe"},
       {PeerEvent::kDenied, "de"},         {PeerEvent::kLostToBase, ""},
+      {PeerEvent::kPassedOver, ""},
   };
   ASSERT_EQ(rows.size(), kPeerEventCount);
   std::set<std::string> reasons;
@@ -276,6 +277,39 @@ TEST(ChooseNextTest, EveryRoundEndsForEveryView) {
       }
     }
     EXPECT_FALSE(HasAlternative(view));
+  }
+}
+
+TEST(HasReadyPeerTest, OnlyAPeerThatIsNotAskedLastStandsInForASilentOne) {
+  const SelectionView none{.peers = {Tried(PeerAnswer::kNone)}};
+  EXPECT_FALSE(HasReadyPeer(none, kNow));
+  EXPECT_FALSE(HasReadyPeer({.peers = {Tried(PeerAnswer::kNone), Demoted()}}, kNow));
+  EXPECT_FALSE(HasReadyPeer({.peers = {{.not_before = kNow + absl::Seconds(1)}}}, kNow));
+  EXPECT_FALSE(HasReadyPeer({.sources = SourcePolicy::kBaseOnly, .peers = {{}}}, kNow));
+  EXPECT_TRUE(HasReadyPeer({.peers = {Tried(PeerAnswer::kNone), {}}}, kNow));
+}
+
+TEST(LeaveAtTest, BaseHasItsShareOfTheWholeRoundHoweverManyPeersAreSilent) {
+  const absl::Time limit = kNow + absl::Seconds(10);
+  for (const size_t peers : {1, 2, 5}) {
+    SelectionView view;
+    view.peers.resize(peers);
+    absl::Time now = kNow;
+    for (PeerView& peer : view.peers) {
+      peer.tried = true;
+      const absl::Time leave = LeaveAt(view, kNow, now, limit, 0.3);
+      EXPECT_GT(leave, now);
+      now = leave;
+    }
+    EXPECT_LE(now, kNow + absl::Seconds(7));
+    EXPECT_GE(now, kNow + absl::Milliseconds(6999));
+    // One that is asked later still gets nothing of the base's.
+    EXPECT_EQ(LeaveAt(view, kNow, kNow + absl::Seconds(8), limit, 0.3), kNow + absl::Seconds(8));
+    // Where the base is out, peers share all there is, and the last one has no limit of this kind.
+    view.base = BaseOutcome::kFailed;
+    EXPECT_EQ(LeaveAt(view, kNow, kNow, limit, 0.3), absl::InfiniteFuture());
+    view.peers[0].tried = false;
+    EXPECT_EQ(LeaveAt(view, kNow, kNow, limit, 0.3), kNow + absl::Seconds(5));
   }
 }
 

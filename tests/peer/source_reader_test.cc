@@ -187,22 +187,15 @@ TEST_F(SourceReaderTest, WrongStreamsAreDroppedAndTheirPeerQuarantined) {
 TEST_F(SourceReaderTest, PeerWithLessThanTheHeaderMapsIsLeftForABaseThatHasIt) {
   Serve(kDiff, bytes_.substr(0, bytes_.size() - kPageBytes));
   Complete(kDiff, bytes_);
-  for (const bool declared_before : {false, true}) {
-    SCOPED_TRACE(declared_before);
+  Go([&] {
+    const auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
     ReadOptions options = Within(absl::Seconds(5));
-    Go([&] {
-      const auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
-      if (declared_before) {
-        const auto other = world_.Open({kPeerA});
-        EXPECT_OK((*other->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size({}));
-      }
-      options.least_size = bytes_.size();
-      const auto size = (*object)->Size(options);
-      ASSERT_OK(size);
-      EXPECT_EQ(*size, bytes_.size());
-    });
-    GoRead(bytes_);
-  }
+    options.least_size = bytes_.size();
+    const auto size = (*object)->Size(options);
+    ASSERT_OK(size);
+    EXPECT_EQ(*size, bytes_.size());
+  });
+  GoRead(bytes_);
   EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
   EXPECT_EQ(world_.Bytes(kDiff).peer, 0u);
 }
@@ -631,6 +624,133 @@ TEST_F(SourceReaderTest, BlackHoleCostsTheHedgeDelay) {
   EXPECT_EQ(GoRead(bytes_), absl::ZeroDuration());
 }
 
+TEST_F(SourceReaderTest, BlackHoleBeforeAHealthyPeerCostsTheHedgeDelayThoughTheBaseHasNothing) {
+  UsePeers({kPeerA, kPeerB});
+  A().Freeze(true);
+  B().PutFile(FileOf(kDiff), bytes_);
+  // Once for the base, which might have had it, and once to see that it has not.
+  EXPECT_EQ(GoRead(bytes_), 2 * budgets_.hedge_ceiling);
+  EXPECT_EQ(world_.Fallbacks("passed_over"), 1u);
+  EXPECT_EQ(GoRead(bytes_), budgets_.hedge_ceiling) << "the base is known not to have it";
+  EXPECT_LE(GoRead(bytes_), 2 * budgets_.hedge_ceiling);
+  EXPECT_EQ(world_.Breaker("open"), 1u);
+  EXPECT_EQ(GoRead(bytes_), absl::ZeroDuration());
+  EXPECT_EQ(world_.Fallbacks("dial_timeout"), 0u);
+  EXPECT_EQ(A().open_streams(), 0u);
+}
+
+TEST_F(SourceReaderTest, SlowPeerIsPassedOverOnceAndThenWaitedFor) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_);
+  A().SetLatency(absl::Milliseconds(1500));
+  B().AddFault({.error = absl::UnavailableError("gone")});
+  const absl::Duration took = GoRead(bytes_, Within(absl::Seconds(30)));
+  EXPECT_LT(took, 2 * budgets_.hedge_ceiling + absl::Milliseconds(1600));
+  EXPECT_EQ(world_.Fallbacks("passed_over"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, bytes_.size());
+}
+
+TEST_F(SourceReaderTest, PeersArePassedOverWithinTheShareOfHedges) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_);
+  B().PutFile(FileOf(kDiff), bytes_);
+  A().SetLatency(absl::Milliseconds(800));
+  constexpr int kReads = 100;
+  Go([&] {
+    for (int i = 0; i < kReads; ++i) ASSERT_OK(ReadAt(*provider_, 0, 4096));
+  });
+  EXPECT_LE(static_cast<double>(world_.Fallbacks("passed_over") + world_.Hedges("sent")),
+            budgets_.hedge_burst + budgets_.hedge_share * kReads);
+  EXPECT_GT(world_.Hedges("refused"), 0u);
+}
+
+TEST_F(SourceReaderTest, FirstByteBudgetHoldsForAPeerThatIsConnected) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_);
+  A().AddFault({.stall = true});
+  B().PutFile(FileOf(kDiff), bytes_);
+  ReadOptions prefetch;  // Nobody waits: no hedge, nobody is passed over.
+  prefetch.priority = Priority::kPrefetch;
+  EXPECT_EQ(GoRead(bytes_, prefetch), budgets_.first_byte);
+  EXPECT_EQ(world_.Fallbacks("first_byte_timeout"), 1u);
+  EXPECT_EQ(world_.Fallbacks("dial_timeout"), 0u);
+  for (uint32_t i = 1; i < budgets_.breaker_failures; ++i) GoRead(bytes_, prefetch);
+  EXPECT_EQ(world_.Breaker("open"), 1u);
+  EXPECT_EQ(GoRead(bytes_, prefetch), absl::ZeroDuration());
+}
+
+// However many are silent, the base has its share of the whole deadline.
+TEST_F(SourceReaderTest, SilentPeersLeaveTheBaseItsShareOfTheDeadline) {
+  std::vector<std::string> addresses;
+  for (int i = 1; i <= 5; ++i) {
+    addresses.push_back(absl::StrCat("10.0.0.", i, ":7070"));
+    world_.Node(addresses.back()).AddFault({.stall = true});
+  }
+  UsePeers(addresses);
+  Complete(kDiff, bytes_);
+  ReadOptions options = Within(absl::Seconds(3));
+  options.priority = Priority::kPrefetch;
+  const absl::Duration took = GoRead(bytes_, options);
+  EXPECT_LE(took, absl::Milliseconds(2100));
+  EXPECT_GE(took, absl::Milliseconds(2099));
+  EXPECT_EQ(world_.Fallbacks("out_of_budget"), 5u);
+}
+
+// Above the floor, and yet not fast enough for what is left of the deadline.
+TEST_F(SourceReaderTest, StreamTooSlowForTheDeadlineIsLeftForTheBase) {
+  const std::string big = SampleBytes(8 * kMiB, 3);
+  Serve(kDiff, big);
+  Complete(kDiff, big);
+  A().SetExtentBytes(4096);
+  A().SetBytesPerSecond(budgets_.floor_bytes_per_second * 2);
+  absl::Duration took = GoRead(big, Within(absl::Seconds(10)));
+  EXPECT_GE(took, absl::Milliseconds(6999));
+  EXPECT_LT(took, absl::Milliseconds(7100));
+  EXPECT_EQ(world_.Fallbacks("out_of_budget"), 1u);
+  // One that is fast enough is left alone...
+  A().SetBytesPerSecond(kMiB);
+  EXPECT_GE(GoRead(big, Within(absl::Seconds(10))), absl::Milliseconds(7900));
+  EXPECT_EQ(world_.Fallbacks("out_of_budget"), 1u);
+  // ...until it becomes slow.
+  A().AddFault({.after_bytes = 7600 * kKiB,
+                .trickle_bytes_per_second = budgets_.floor_bytes_per_second * 11 / 10});
+  took = GoRead(big, Within(absl::Seconds(9)));
+  EXPECT_GT(took, absl::Milliseconds(7400));
+  EXPECT_LT(took, absl::Seconds(9));
+  EXPECT_EQ(world_.Fallbacks("out_of_budget"), 2u);
+}
+
+// The look at the base is no part of the window before it.
+TEST_F(SourceReaderTest, BaseThatIsSilentWhenItIsLookedAtAgainIsLeft) {
+  const std::string big = SampleBytes(20 * kMiB, 3);
+  Serve(kDiff, big);
+  Complete(kDiff, big);
+  A().SetState(kBuild, BuildState::kDurable);
+  // It says at first where to read, and no more.
+  A().AddFault({.heads_too = false, .times = 1, .alter = [](PeerMessage& m) {
+                  m.head->total_size = 0;
+                  m.head->file_crc32c.reset();
+                }});
+  A().AddFault({.heads_too = false,
+                .times = 1,
+                .after_bytes = 5 * kMiB,
+                .error = absl::UnavailableError("gone")});
+  StorageFault fails{.times = 1, .after_bytes = 5 * kMiB};
+  fails.error = absl::UnavailableError("base hiccup");
+  world_.base.AddFault(fails);
+  StorageFault silent{
+      .call = StorageCall::kStat, .path = FileOf(kDiff).ObjectPath(), .skip = 1, .times = 1};
+  silent.stall = true;
+  world_.base.AddFault(silent);
+  Go([&] {
+    const auto read = ReadRange(*provider_, 0, UINT64_MAX, Within(absl::Seconds(60)));
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == big);
+  });
+  EXPECT_EQ(world_.Fallbacks("base_stalled"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).base, 5 * kMiB);
+}
+
 TEST_F(SourceReaderTest, BlackHoleCostsTheHedgeDelayForHeadsToo) {
   A().Freeze(true);
   Complete(FileKind::kSnapfile, "snap");
@@ -826,6 +946,242 @@ TEST_F(SourceReaderTest, HedgeIsTakenOverWhenThePeerFailsMeanwhile) {
   EXPECT_EQ(world_.base.calls(StorageCall::kRead, FileOf(kDiff).ObjectPath()), 1u);
 }
 
+// Each hedge that was sent ended in exactly one way.
+void ExpectHedgesAddUp(const PeerWorld& world, uint64_t sent) {
+  EXPECT_EQ(world.Hedges("sent"), sent);
+  EXPECT_EQ(
+      world.Hedges("won") + world.Hedges("lost") + world.Hedges("failed") + world.Hedges("dropped"),
+      sent);
+}
+
+// A base that takes its time whether or not anybody still waits.
+class DeafBase final : public StorageProvider {
+ public:
+  DeafBase(StorageProvider& base, Clock& clock, absl::Duration delay)
+      : base_(base), clock_(clock), delay_(delay) {}
+  absl::StatusOr<std::unique_ptr<Blob>> OpenBlob(std::string_view path) override {
+    return base_.OpenBlob(path);
+  }
+  absl::StatusOr<std::unique_ptr<Seekable>> OpenSeekable(std::string_view path) override {
+    PEERCHUNK_ASSIGN_OR_RETURN(std::unique_ptr<Seekable> object, base_.OpenSeekable(path));
+    return std::make_unique<Object>(*this, std::move(object));
+  }
+  absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
+                                                   const WriteOptions& options) override {
+    return base_.DeleteObjectsWithPrefix(prefix, options);
+  }
+  std::string Describe() const override { return base_.Describe(); }
+
+ private:
+  class Object final : public Seekable {
+   public:
+    Object(DeafBase& base, std::unique_ptr<Seekable> object)
+        : base_(base), object_(std::move(object)) {}
+    absl::StatusOr<uint64_t> Size(const ReadOptions& options) override {
+      return object_->Size(options);
+    }
+    absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
+                                  const ReadOptions&) override {
+      base_.clock_.SleepUntil(base_.clock_.Now() + base_.delay_, {});
+      return object_->ReadAt(offset, out, {});
+    }
+    absl::StatusOr<std::unique_ptr<RangeReader>> OpenRangeReader(
+        uint64_t offset, uint64_t length, const ReadOptions& options) override {
+      return object_->OpenRangeReader(offset, length, options);
+    }
+    absl::StatusOr<ObjectStat> StoreFile(const std::string& path,
+                                         const WriteOptions& options) override {
+      return object_->StoreFile(path, options);
+    }
+    absl::StatusOr<ObjectStat> Stat(const ReadOptions& options) override {
+      return object_->Stat(options);
+    }
+
+   private:
+    DeafBase& base_;
+    const std::unique_ptr<Seekable> object_;
+  };
+
+  StorageProvider& base_;
+  Clock& clock_;
+  const absl::Duration delay_;
+};
+
+TEST_F(SourceReaderTest, EachHedgeIsCountedOnceAndItsWasteToo) {
+  struct Row {
+    const char* outcome;
+    absl::Duration peer;
+    absl::Duration base;
+    absl::Duration caller = absl::Seconds(60);  // Leaves then.
+    const char* wasted = "hedge_lost";
+    uint64_t wasted_bytes = 0;
+  };
+  const absl::Duration hedge = budgets_.hedge_ceiling;
+  const auto ms = [](int64_t n) { return absl::Milliseconds(n); };
+  const std::vector<Row> rows = {
+      {.outcome = "lost", .peer = hedge + ms(10), .base = ms(200), .wasted_bytes = 4096},
+      {.outcome = "won",
+       .peer = hedge + ms(500),
+       .base = ms(200),
+       .wasted = "lost_to_base",
+       .wasted_bytes = 4096},
+      {.outcome = "dropped",
+       .peer = hedge + ms(500),
+       .base = ms(900),
+       .caller = hedge + ms(100),
+       .wasted_bytes = 4096},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.outcome);
+    Simulation sim(1);
+    PeerWorld world(sim, &sim.executor());
+    DeafBase base(world.memory, sim, row.base);
+    world.Node().PutFile(FileOf(kDiff), bytes_);
+    world.Node().SetLatency(row.peer);
+    world.Node().AddFault({.deaf = row.outcome == std::string("won")});
+    world.Seed(kDiff, bytes_);
+    world.Seed(FileKind::kMetadata, "{}");
+    const auto provider = *world.directory->OpenBuild(
+        kBuild, {kPeerA}, std::shared_ptr<StorageProvider>(&base, [](StorageProvider*) {}));
+    std::stop_source stop;
+    sim.SpawnAt(sim.Now() + row.caller, [&] { stop.request_stop(); });
+    sim.Spawn([&] {
+      ReadOptions options;
+      options.cancellation = stop.get_token();
+      const auto read = ReadAt(*provider, 0, 4096, options);
+      EXPECT_EQ(read.ok(), std::string(row.outcome) != "dropped") << read.status();
+    });
+    ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+    ExpectHedgesAddUp(world, 1);
+    EXPECT_EQ(world.Hedges(row.outcome), 1u);
+    EXPECT_EQ(world.Wasted(row.wasted), row.wasted_bytes);
+    EXPECT_EQ(world.Bytes(kDiff).wasted, row.wasted_bytes);
+  }
+}
+
+TEST_F(SourceReaderTest, DirectoryWaitsForHedgesThatStillRun) {
+  Simulation sim(1);
+  PeerWorld world(sim, &sim.executor());
+  DeafBase base(world.memory, sim, absl::Seconds(30));
+  world.Node().PutFile(FileOf(kDiff), bytes_);
+  world.Node().SetLatency(absl::Seconds(1));
+  world.Seed(kDiff, bytes_);
+  world.Seed(FileKind::kMetadata, "{}");
+  sim.Spawn([&] {
+    const absl::Time begun = sim.Now();
+    {
+      const auto provider = *world.directory->OpenBuild(
+          kBuild, {kPeerA}, std::shared_ptr<StorageProvider>(&base, [](StorageProvider*) {}));
+      ASSERT_OK(ReadAt(*provider, 0, 4096));
+      EXPECT_EQ(sim.Now(), begun + absl::Seconds(1)) << "no read waits for a hedge";
+    }
+    world.directory.reset();
+    EXPECT_EQ(sim.Now(), begun + budgets_.hedge_ceiling + absl::Seconds(30));
+  });
+  ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+}
+
+TEST_F(SourceReaderTest, HedgeThatWonForACallerWhoLeftIsWasted) {
+  StorageFault fault;
+  fault.delay = absl::Milliseconds(100);
+  // The base has its answer at the very moment when the caller leaves; who is first is chance.
+  uint64_t won = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Simulation sim(seed);
+    PeerWorld world(sim, &sim.executor());
+    world.Node().PutFile(FileOf(kDiff), bytes_);
+    world.Node().SetLatency(absl::Seconds(2));
+    world.base.AddFault(fault);
+    world.Seed(kDiff, bytes_);
+    world.Seed(FileKind::kMetadata, "{}");
+    const auto provider = world.Open();
+    std::stop_source stop;
+    const absl::Time at = sim.Now() + budgets_.hedge_ceiling + absl::Milliseconds(100);
+    sim.SpawnAt(at, [&] { stop.request_stop(); });
+    uint64_t used = 0;
+    sim.Spawn([&] {
+      ReadOptions options;
+      options.cancellation = stop.get_token();
+      used = ReadAt(*provider, 0, 4096, options).ok() ? 4096 : 0;
+    });
+    ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+    ExpectHedgesAddUp(world, 1);
+    won += world.Hedges("won");
+    EXPECT_EQ(used + world.Wasted("hedge_lost"), world.Hedges("won") * 4096) << seed;
+  }
+  EXPECT_GT(won, 0u);
+}
+
+TEST_F(SourceReaderTest, HedgeThatNeverBeganCostsNoToken) {
+  // An executor that never gets to it.
+  class Busy final : public Executor {
+   public:
+    void Run(Priority, std::function<void()> task) override { tasks.push_back(std::move(task)); }
+    std::vector<std::function<void()>> tasks;
+  } busy;
+  Simulation sim(1);
+  PeerWorld world(sim, &busy);
+  world.Node().PutFile(FileOf(kDiff), bytes_);
+  world.Node().SetLatency(absl::Milliseconds(600));
+  world.Seed(kDiff, bytes_);
+  world.Seed(FileKind::kMetadata, "{}");
+  const auto provider = world.Open();
+  sim.Spawn([&] {
+    for (int i = 0; i < 50; ++i) ASSERT_OK(ReadAt(*provider, 0, 4096));
+  });
+  ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+  EXPECT_GT(busy.tasks.size(), budgets_.hedge_burst + 1);
+  for (const auto& task : busy.tasks) task();
+  ExpectHedgesAddUp(world, 0);
+  EXPECT_EQ(world.Hedges("refused"), 0u);
+}
+
+// The base was whole when it was looked at.
+TEST_F(SourceReaderTest, HedgeThatEndsBeforeTheFileDoesIsAFailureOfTheBase) {
+  Serve(kDiff, bytes_);
+  GoRead(bytes_);
+  Complete(kDiff, bytes_);
+  for (const uint64_t after : {uint64_t{0}, uint64_t{5000}}) {
+    A().SetLatency(absl::Milliseconds(700));
+    StorageFault fault{.path = FileOf(kDiff).ObjectPath(), .times = 1, .after_bytes = after};
+    fault.truncate = true;
+    world_.base.AddFault(fault);
+    GoRead(bytes_.substr(0, 100'000));
+  }
+  ExpectHedgesAddUp(world_, world_.Hedges("sent"));
+  EXPECT_EQ(world_.Fallbacks("base_failed"), 2u);
+  EXPECT_EQ(world_.Wasted("bad_bytes"), 5000u);
+}
+
+TEST_F(SourceReaderTest, HedgeThatFailsForAPeerThatFailsIsALeftBase) {
+  Serve(kDiff, bytes_);
+  A().SetLatency(absl::Milliseconds(700));
+  A().AddFault({.times = 1, .error = absl::UnavailableError("gone")});
+  GoRead(bytes_, Within(absl::Seconds(10)));
+  EXPECT_EQ(world_.Hedges("failed"), 1u);
+  EXPECT_GE(world_.Fallbacks("base_missing"), 1u);
+}
+
+TEST_F(SourceReaderTest, BaseIsCountedAsLeftThoughEveryPeerFailedBefore) {
+  Serve(kDiff, bytes_);
+  A().AddFault({.times = 1, .error = absl::UnavailableError("gone")});
+  StorageFault fault{.call = StorageCall::kStat, .times = 1};
+  fault.error = absl::UnavailableError("base hiccup");
+  world_.base.AddFault(fault);
+  GoRead(bytes_, Within(absl::Seconds(10)));
+  EXPECT_EQ(world_.Fallbacks("base_failed"), 1u);
+}
+
+TEST_F(SourceReaderTest, ReadsThatNobodyWaitsForSendNoHedge) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().SetLatency(absl::Milliseconds(700));
+  ReadOptions prefetch;
+  prefetch.priority = Priority::kPrefetch;
+  EXPECT_EQ(GoRead(bytes_, prefetch), absl::Milliseconds(700));
+  ExpectHedgesAddUp(world_, 0);
+}
+
 TEST_F(SourceReaderTest, HedgeIsNoSourceBeforeTheUploadIsConfirmed) {
   Serve(kDiff, bytes_);
   world_.Seed(kDiff, bytes_);  // Left by something else: no metadata.json, nothing declared.
@@ -988,6 +1344,54 @@ TEST_F(SourceReaderTest, SnapfileThatIsWrongAsAWholeIsNotHandedOutWhole) {
     ASSERT_OK((*blob)->WriteTo(again, {}));
     EXPECT_TRUE(again.bytes == bytes_);
   });
+}
+
+// Which of two gave the wrong byte nobody can tell: neither is asked first any more.
+TEST_F(SourceReaderTest, SnapfileOfTwoPeersThatIsWrongAsAWholePutsBothInDoubt) {
+  const FileKind kind = FileKind::kSnapfile;
+  UsePeers({kPeerA, kPeerB});
+  std::string wrong = bytes_;
+  wrong[5] ^= 1;
+  Serve(kind, wrong);
+  B().PutFile(FileOf(kind), bytes_);
+  Complete(kind, bytes_);
+  A().AddFault({.alter = [this](PeerMessage& m) {
+    if (m.head) m.head->file_crc32c = Crc32c(bytes_);
+  }});
+  A().SetBytesPerSecond(kMiB);
+  At(absl::Milliseconds(400), [&] { A().Kill(); });
+  Go([&] {
+    EXPECT_EQ(CodeOf(ReadBlob(*provider_, kind)), absl::StatusCode::kDataLoss);
+    EXPECT_GT(B().bytes_sent(), 0u);
+    EXPECT_EQ(world_.Quarantines("bad_bytes"), 2u);
+    const uint64_t calls = B().calls();
+    const auto read = ReadBlob(*provider_, kind);
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == bytes_);
+    EXPECT_EQ(B().calls(), calls);
+  });
+}
+
+// The declarer of a wrong checksum is no better than the sender of a wrong byte.
+TEST_F(SourceReaderTest, ChecksumThatNobodysBytesHaveIsDropped) {
+  const FileKind kind = FileKind::kMemfileHeader;
+  UsePeers({kPeerA, kPeerB});
+  B().PutFile(FileOf(kind), bytes_);
+  Serve(kind, bytes_);
+  A().AddFault({.times = 1, .alter = [](PeerMessage& m) {
+                  if (m.head) ++*m.head->file_crc32c;
+                }});
+  A().AddFault({.error = absl::UnavailableError("gone")});
+  Go([&] {
+    EXPECT_OK((*provider_->OpenBlob(FileOf(kind).ObjectPath()))->Stat({}));  // A declares.
+    B().AddFault({.times = 1, .alter = [](PeerMessage& m) {
+                    if (m.head) m.head->file_crc32c.reset();
+                  }});
+    const auto read = ReadBlob(*provider_, kind, Within(absl::Seconds(5)));
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == bytes_);
+  });
+  EXPECT_EQ(world_.Quarantines("bad_bytes"), 2u);
 }
 
 TEST_F(SourceReaderTest, HeaderCostsOneRoundTrip) {

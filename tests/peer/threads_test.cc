@@ -94,27 +94,5 @@ TEST(ThreadsTest, ManyReadersOfOneBuildWhilePeersDie) {
   Logger("peer").set_level(spdlog::level::info);
 }
 
-TEST(ThreadsTest, DirectoryWaitsForHedgesThatStillRun) {
-  ThreadPool pool("hedge", 1);
-  PeerBudgets budgets = Quick();
-  budgets.first_byte = absl::Seconds(30);
-  auto world = std::make_unique<PeerWorld>(Clock::Real(), &pool, budgets);
-  world->Node().PutFile(FileOf(FileKind::kMemfile), "bytes");
-  world->Node().SetLatency(absl::Milliseconds(30));
-  world->Seed(FileKind::kMemfile, "bytes");
-  world->Seed(FileKind::kMetadata, "{}");
-  StorageFault fault;
-  fault.stall = true;  // Until the hedge is cancelled.
-  world->base.AddFault(fault);
-  {
-    const auto provider = world->Open();
-    for (int i = 0; i < 5; ++i) {
-      const auto read = ReadAt(*provider, 0, 5);
-      EXPECT_EQ(CodeOf(read), absl::StatusCode::kOk) << read.status();
-    }
-  }
-  world.reset();
-}
-
 }  // namespace
 }  // namespace peerchunk::test

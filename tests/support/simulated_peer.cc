@@ -35,7 +35,8 @@ class SimulatedStream final : public PeerStream {
     const MutexLock lock(node_->mutex_);
     while (true) {
       if (ended_) return *ended_;
-      if (cancelled_) return End(absl::CancelledError("cancelled"));
+      const bool deaf = fault_ && fault_->deaf;
+      if (cancelled_ && !deaf) return End(absl::CancelledError("cancelled"));
       const absl::Time now = node_->clock_.Now();
       if (now >= deadline_) return End(absl::DeadlineExceededError("deadline exceeded"));
       const bool mute = node_->frozen_ || Muted();

@@ -30,6 +30,7 @@ struct PeerFault {
   bool stall = false;    // Says nothing more until cancelled.
   bool cut = false;      // Ends the call with OK and without `last`.
   bool partial = false;  // Ends properly, as at a block that is not present.
+  bool deaf = false;     // What was ready when the call was cancelled comes all the same.
   bool corrupt = false;  // Flips a bit of the next extent with data, under the old checksum.
   // Bytes per second from there on; 0: as the node.
   uint64_t trickle_bytes_per_second = 0;
