@@ -1,7 +1,7 @@
 // Policy and mechanism over simulated nodes and a base, on a virtual clock, from a seed: nodes that
-// fail, stall, lie, cut, come back; a base that is slow, fails, or has nothing yet; callers that
-// leave. PEERCHUNK_SIMULATION_SEED=n replays one run, PEERCHUNK_SIMULATION_RUNS=n sets how many
-// there are.
+// fail, stall, lie, cut, deny, lag behind, come back; a base that is slow, fails, has nothing yet,
+// half of it, another's object or wrong bytes; callers that leave. PEERCHUNK_SIMULATION_SEED=n
+// replays one run, PEERCHUNK_SIMULATION_RUNS=n sets how many there are.
 #include "tests/support/simulation.h"
 
 #include <algorithm>
@@ -79,6 +79,7 @@ class OneRun {
          {FileKind::kMemfile, FileKind::kSnapfile, FileKind::kMetadata, FileKind::kMemfileHeader}) {
       truth_[static_cast<size_t>(kind)] = Content(dice_);
     }
+    if (dice_.OneIn(4)) absent_ = FileKind::kSnapfile;
     addresses_ = {kPeerA};
     if (dice_.OneIn(3)) addresses_.push_back(kPeerB);
     for (const std::string& address : addresses_) {
@@ -86,12 +87,46 @@ class OneRun {
       if (address == kPeerB && dice_.OneIn(2)) continue;  // NOT_AVAILABLE there.
       for (const FileKind kind : {FileKind::kMemfile, FileKind::kSnapfile, FileKind::kMetadata,
                                   FileKind::kMemfileHeader}) {
-        node.PutFile(FileOf(kind), Truth(kind), 1);
+        if (kind == absent_) {
+          node.PutAbsent(FileOf(kind));
+        } else {
+          node.PutFile(FileOf(kind), Truth(kind), 1);
+        }
       }
       node.SetState(kBuild, dice_.OneIn(2) ? BuildState::kLocal : BuildState::kUploading);
     }
     complete_from_start_ = dice_.OneIn(3);
-    if (complete_from_start_) Upload(dice_.OneIn(2));
+    if (complete_from_start_) {
+      Upload(dice_.OneIn(2));
+    } else if (dice_.OneIn(3)) {
+      UploadInPart();
+    } else if (dice_.OneIn(3)) {
+      // Left by something else: no peer declared it, and it never says that it is complete.
+      foreign_ = SampleBytes(Truth(FileKind::kMemfile).size(), 4242);
+      world_.Seed(FileKind::kMemfile, foreign_);
+    }
+    if (dice_.OneIn(4)) DelayFile();
+    if (!complete_from_start_ && dice_.OneIn(6)) {
+      world_.Node(kPeerA).SetState(kBuild, BuildState::kFailed);
+    }
+  }
+
+  // An upload that got some of the files there, and maybe said so of each.
+  void UploadInPart() {
+    for (const FileKind kind : {FileKind::kMemfile, FileKind::kMemfileHeader}) {
+      if (dice_.OneIn(3)) continue;
+      world_.Seed(kind, Truth(kind));
+      if (dice_.OneIn(2)) world_.Node(kPeerA).SetInBase(FileOf(kind));
+    }
+  }
+
+  // Peer A will have it, and says when to ask again.
+  void DelayFile() {
+    const FileKind kind = dice_.OneIn(2) ? FileKind::kMemfile : FileKind::kMemfileHeader;
+    SimulatedNode& node = world_.Node(kPeerA);
+    node.PutNotYet(FileOf(kind), dice_.Ms(0, 800));
+    sim_.SpawnAt(sim_.Now() + dice_.Ms(0, 5000),
+                 [this, &node, kind] { node.PutFile(FileOf(kind), Truth(kind), 1); });
   }
 
   void SpoilPeer(SimulatedNode& node) {
@@ -105,7 +140,7 @@ class OneRun {
       fault.skip = dice_.Below(3);
       fault.times = dice_.OneIn(4) ? UINT64_MAX : 1 + dice_.Below(3);
       fault.after_bytes = dice_.OneIn(3) ? 0 : dice_.Below(600'000);
-      switch (dice_.Below(12)) {
+      switch (dice_.Below(13)) {
         case 0:
           fault.stall = true;
           break;
@@ -141,6 +176,9 @@ class OneRun {
             if (m.extent) m.extent->offset += kPageBytes;
           };
           break;
+        case 11:
+          fault.error = absl::UnauthenticatedError("who are you");
+          break;
         case 10:
           fault.alter = [](PeerMessage& m) {
             if (m.head && m.head->file_crc32c) ++*m.head->file_crc32c;
@@ -162,9 +200,17 @@ class OneRun {
       fault.skip = dice_.Below(3);
       fault.times = 1 + dice_.Below(5);
       fault.after_bytes = dice_.OneIn(2) ? 0 : dice_.Below(300'000);
-      switch (dice_.Below(3)) {
+      switch (dice_.Below(5)) {
         case 0:
           fault.delay = dice_.Ms(10, 4000);
+          break;
+        case 3:
+          fault.truncate = true;
+          base_alters_ = true;
+          break;
+        case 4:
+          fault.corrupt = true;
+          base_alters_ = true;
           break;
         case 1:
           fault.stall = true;
@@ -210,7 +256,7 @@ class OneRun {
   void Upload(bool told) {
     for (const FileKind kind :
          {FileKind::kMemfile, FileKind::kMemfileHeader, FileKind::kSnapfile, FileKind::kMetadata}) {
-      world_.Seed(kind, Truth(kind));
+      if (kind != absent_) world_.Seed(kind, Truth(kind));
     }
     if (told) world_.Node(kPeerA).SetState(kBuild, BuildState::kDurable);
   }
@@ -276,6 +322,14 @@ class OneRun {
     if (got.ok()) {
       // A size alone carries no checksum: a lie about it shows when bytes are read.
       if (sized && lies_about_size_) return;
+      EXPECT_NE(kind, absent_) << "bytes of a file that the build does not have";
+      // What the base alters it answers for, where no checksum covers the range. Nor does anything
+      // stand between it and a caller who wants it and nobody else.
+      if (base_alters_ && kind != FileKind::kMemfileHeader && kind != FileKind::kMetadata) return;
+      if (options.sources == SourcePolicy::kBaseOnly && *got != expected &&
+          kind == FileKind::kMemfile && !foreign_.empty()) {
+        return;
+      }
       EXPECT_TRUE(*got == expected) << got->size() << " bytes for " << expected.size();
       return;
     }
@@ -289,19 +343,19 @@ class OneRun {
       case absl::StatusCode::kUnavailable:
         break;
       case absl::StatusCode::kNotFound:
-        EXPECT_EQ(options.sources, SourcePolicy::kBaseOnly) << got.status();
+        EXPECT_TRUE(options.sources == SourcePolicy::kBaseOnly || kind == absent_) << got.status();
         break;
       case absl::StatusCode::kDataLoss:
       case absl::StatusCode::kOutOfRange:
         // A declaration that was a lie, found out when bytes had been handed on.
-        EXPECT_TRUE(lies_about_crc_ || lies_about_size_) << got.status();
+        EXPECT_TRUE(lies_about_crc_ || lies_about_size_ || base_alters_) << got.status();
         break;
       default:
         ADD_FAILURE() << got.status();
     }
     // With the whole build in a base that works, nothing a peer does may cost the read.
     const bool patient = options.deadline >= begun + absl::Seconds(20);
-    const bool base_has_it = complete_from_start_ && base_good_ &&
+    const bool base_has_it = complete_from_start_ && base_good_ && kind != absent_ &&
                              options.sources != SourcePolicy::kPeerOnly &&
                              cancelled_at == absl::InfiniteFuture();
     if (patient && base_has_it && got.status().code() != absl::StatusCode::kDataLoss &&
@@ -319,6 +373,9 @@ class OneRun {
     // A read may learn the size first, by a read of its own.
     EXPECT_LE(static_cast<double>(world_.Hedges("sent")),
               budgets.hedge_burst + budgets.hedge_share * 2 * static_cast<double>(reads_));
+    EXPECT_EQ(world_.Hedges("won") + world_.Hedges("lost") + world_.Hedges("failed") +
+                  world_.Hedges("dropped"),
+              world_.Hedges("sent"));
   }
 
   const std::string& Truth(FileKind kind) const { return truth_[static_cast<size_t>(kind)]; }
@@ -332,6 +389,9 @@ class OneRun {
   std::shared_ptr<StorageProvider> provider_;
   bool complete_from_start_ = false;
   bool base_good_ = false;
+  bool base_alters_ = false;
+  std::optional<FileKind> absent_;  // By design: a build without this file.
+  std::string foreign_;  // Under the memfile's name.
   bool lies_about_crc_ = false;
   bool lies_about_size_ = false;
   uint64_t reads_ = 0;
