@@ -7,10 +7,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/support/daemon_process.h"
 #include "tests/support/test_build.h"
 
 namespace peerchunk {
+#include "tests/support/tool_fixture.h"
 namespace {
 
 using test::DaemonProcess;
@@ -28,7 +28,7 @@ std::string ReadFile(const std::string& path) {
 class PeerchunkdMountTest : public testing::Test {
  protected:
   PeerchunkdMountTest()
-      : a_(folder_.PathOf("a"), folder_.PathOf("base"), {"--upload-rate", "64KiB"}),
+      : a_(folder_.PathOf("a"), folder_.PathOf("base"), test::kSlowBase),
         b_(folder_.PathOf("b"), folder_.PathOf("base")) {
     build_.WriteTo(folder_, "snapshot");
     EXPECT_EQ(a_.Tool({"pause", "--folder", folder_.PathOf("snapshot")}).exit_code, 0);

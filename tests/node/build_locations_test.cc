@@ -46,13 +46,11 @@ class SharedDirectory final : public BuildLocations {
 
 class BuildLocationsTest : public testing::Test {
  protected:
-  static constexpr uint64_t kSlow = 64 * 1024;
-
   std::unique_ptr<RunningNode> NewNode(const std::string& name) {
-    NodeOptions options;
+    NodeOptions options = test::WithoutWorkingSets();
     options.locations = directory_;
-    return std::make_unique<RunningNode>(dir_.PathOf(name), OpenFolder(dir_.PathOf("base"), kSlow),
-                                         std::move(options));
+    return std::make_unique<RunningNode>(
+        dir_.PathOf(name), OpenFolder(dir_.PathOf("base"), test::kSlow), std::move(options));
   }
   void Pause(RunningNode& on, const TestBuild& build) {
     const auto paused = on.node->Pause(build.id, build.WriteTo(dir_, build.id.ToString()));

@@ -70,8 +70,7 @@ class GcsNodesTest : public testing::Test {
   }
   static absl::StatusOr<std::shared_ptr<Template>> Resume(RunningNode& on, const TestBuild& build,
                                                           const BuildSources& sources) {
-    return on.node->GetTemplate(build.id, sources,
-                                {.deadline = Clock::Real().Now() + absl::Seconds(60)});
+    return on.node->GetTemplate(build.id, sources, {.deadline = Clock::Real().Now() + kPatience});
   }
   static SourceBytes BytesOf(const RunningNode& node, const TestBuild& build) {
     SourceBytes sum;
@@ -121,7 +120,7 @@ TEST_F(GcsNodesTest, BuildIsResumedFromItsSourceAndThenFromTheBucket) {
     ASSERT_OK(resumed);
     std::string half((*resumed)->Memfile()->size() / 2, 'x');
     ASSERT_OK((*resumed)->Memfile()->ReadAt(0, absl::MakeSpan(half),
-                                            {.deadline = Clock::Real().Now() + absl::Seconds(60)}));
+                                            {.deadline = Clock::Real().Now() + kPatience}));
     EXPECT_TRUE(half == build.memfile.substr(0, half.size()));
     EXPECT_GT(BytesOf(b, build).peer, 0u);
     EXPECT_EQ(BytesOf(b, build).base, 0u);

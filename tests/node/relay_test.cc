@@ -11,13 +11,14 @@
 namespace peerchunk {
 namespace {
 
+using test::kPatience;
+using test::kSlow;
 using test::MakeTestBuild;
 using test::OpenFolder;
 using test::RunningNode;
 using test::TempDir;
 using test::TestBuild;
 
-constexpr uint64_t kSlow = 64 * 1024;  // Bytes per second: an upload that does not end in a test.
 constexpr uint64_t kPiece = 64 * 1024;
 
 // A source, which pauses the build and dies, and two that had resumed it.
@@ -51,7 +52,7 @@ class RelayTest : public testing::Test {
     }
   }
   absl::Status ReadAndCompare(Template& build, uint64_t offset, uint64_t length,
-                              absl::Duration patience = absl::Seconds(60)) {
+                              absl::Duration patience = kPatience) {
     std::string got(length, '?');
     const auto read = build.Memfile()->ReadAt(offset, absl::MakeSpan(got),
                                               {.deadline = Clock::Real().Now() + patience});

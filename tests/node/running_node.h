@@ -15,6 +15,14 @@
 
 namespace peerchunk::test {
 
+// Bytes per second: an upload that does not end in a test, on however slow a machine.
+inline constexpr uint64_t kSlow = 1024;
+// Of reads that must not be what fails there.
+inline constexpr absl::Duration kPatience = absl::Minutes(3);
+
+// A read ends as soon as it has its bytes; the rest of its last chunk may come after it.
+inline const uint64_t kUnderWay = NodeOptions().chunk_bytes;
+
 inline std::shared_ptr<StorageProvider> OpenFolder(const std::string& folder,
                                                    uint64_t write_bytes_per_second = 0) {
   auto opened = LocalStorageProvider::Open(
@@ -66,7 +74,7 @@ class RunningNode {
   }
 
   // Waits until every upload is done.
-  void Settle() { EXPECT_TRUE(node->Drain(Clock::Real().Now() + absl::Seconds(60)).empty()); }
+  void Settle() { EXPECT_TRUE(node->Drain(Clock::Real().Now() + kPatience).empty()); }
 
   Metrics metrics;
   std::string address;
@@ -76,8 +84,8 @@ class RunningNode {
 
 inline std::string ReadDevice(Device& device) {
   std::string bytes(device.size(), 'x');
-  const auto got = device.ReadAt(0, absl::MakeSpan(bytes),
-                                 {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+  const auto got =
+      device.ReadAt(0, absl::MakeSpan(bytes), {.deadline = Clock::Real().Now() + kPatience});
   EXPECT_TRUE(got.ok()) << got.status();
   if (got.ok()) bytes.resize(*got);
   return bytes;

@@ -9,13 +9,13 @@ namespace peerchunk {
 namespace {
 
 using test::ExpectSame;
+using test::kPatience;
+using test::kSlow;
 using test::MakeTestBuild;
 using test::OpenFolder;
 using test::RunningNode;
 using test::TempDir;
 using test::TestBuild;
-
-constexpr uint64_t kSlow = 64 * 1024;  // Bytes per second: an upload that does not end in a test.
 
 class TwoNodesTest : public testing::Test {
  protected:
@@ -29,7 +29,7 @@ class TwoNodesTest : public testing::Test {
   }
   absl::StatusOr<std::shared_ptr<Template>> ResumeFromA(const TestBuild& build) {
     return b->node->GetTemplate(build.id, {.default_addresses = {a->address}},
-                                {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+                                {.deadline = Clock::Real().Now() + kPatience});
   }
   SourceBytes BytesOf(const TestBuild& build, FileKind diff) {
     const auto info = b->node->GetBuild(build.id);
@@ -108,7 +108,7 @@ TEST_F(TwoNodesTest, ReadersChangeOverToTheBaseWhenTheUploadEnds) {
   ExpectSame(**resumed, build);
   const SourceBytes after = BytesOf(build, FileKind::kMemfile);
   // The next answer said so without data; all that was still missing came from the base.
-  EXPECT_EQ(after.peer, before.peer);
+  EXPECT_LE(after.peer, before.peer + test::kUnderWay);
   EXPECT_GT(after.base, before.base);
 }
 
@@ -226,7 +226,7 @@ TEST_F(TwoNodesTest, SourceKilledAtARandomByteChangesNothingForTheReader) {
       std::string piece(std::min<uint64_t>(1 + random() % 300'000, memfile.size() - got.size()),
                         'x');
       const auto read = memfile.ReadAt(got.size(), absl::MakeSpan(piece),
-                                       {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+                                       {.deadline = Clock::Real().Now() + kPatience});
       ASSERT_TRUE(read.ok()) << read.status() << " seed " << seed;
       ASSERT_EQ(*read, piece.size());
       got += piece;

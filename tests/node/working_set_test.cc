@@ -14,13 +14,13 @@
 namespace peerchunk {
 namespace {
 
+using test::kPatience;
+using test::kSlow;
 using test::MakeTestBuild;
 using test::OpenFolder;
 using test::RunningNode;
 using test::TempDir;
 using test::TestBuild;
-
-constexpr uint64_t kSlow = 64 * 1024;  // Bytes per second: an upload that does not end in a test.
 
 class WorkingSetOverNodesTest : public testing::Test {
  protected:
@@ -31,13 +31,13 @@ class WorkingSetOverNodesTest : public testing::Test {
   }
   absl::StatusOr<std::shared_ptr<Template>> Resume(RunningNode& on) {
     return on.node->GetTemplate(build_.id, {.default_addresses = {a_.address}},
-                                {.deadline = Clock::Real().Now() + absl::Seconds(30)});
+                                {.deadline = Clock::Real().Now() + kPatience});
   }
   static void ReadPage(Template& from, uint64_t page) {
     std::string bytes(kPageBytes, '?');
     ASSERT_TRUE(from.Memfile()
                     ->ReadAt(page * kPageBytes, absl::MakeSpan(bytes),
-                             {.deadline = Clock::Real().Now() + absl::Seconds(30)})
+                             {.deadline = Clock::Real().Now() + kPatience})
                     .ok());
   }
   // Looks until it holds. A test that hangs here is ended by its runner.

@@ -14,7 +14,7 @@
 namespace peerchunk::test {
 namespace {
 
-constexpr std::chrono::seconds kWatchdog{60};
+constexpr std::chrono::seconds kWatchdog{240};
 
 struct Pipe {
   Pipe() {

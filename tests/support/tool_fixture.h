@@ -13,9 +13,9 @@
 
 namespace peerchunk::test {
 
-// An upload that does not end within any test; and metadata.json stays as it was paused, however
-// long the test takes between its reads.
-inline const std::vector<std::string> kSlowBase = {"--upload-rate", "64KiB", "--no-working-sets"};
+// An upload that does not end within any test, on however slow a machine; and metadata.json stays
+// as it was paused, however long the test takes between its reads.
+inline const std::vector<std::string> kSlowBase = {"--upload-rate", "1KiB", "--no-working-sets"};
 
 inline std::vector<std::string> operator+(std::vector<std::string> a,
                                           const std::vector<std::string>& b) {
