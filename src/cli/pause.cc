@@ -10,6 +10,7 @@
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/header/header.h"
+#include "peerchunk/template/build_registry.h"
 
 namespace peerchunk::cli {
 namespace {
@@ -26,37 +27,71 @@ struct PauseFlags {
   bool sync = false;
 };
 
-// The build that a header says it belongs to.
-absl::StatusOr<std::string> BuildOf(const std::string& header_path) {
-  const absl::StatusOr<File> file = File::Open(header_path, O_RDONLY);
-  if (!file.ok()) return Annotate(file.status(), header_path);
-  PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t size, file->Size());
-  if (size > kMaxHeaderFileBytes) {
-    return absl::InvalidArgumentError(header_path + ": too large for a header");
+absl::StatusOr<std::string> ReadWhole(const std::string& path, uint64_t limit) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+  PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+  if (size > limit) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has ", size, " bytes; at most ", limit, " are taken"));
   }
   std::string bytes(size, '\0');
-  PEERCHUNK_RETURN_IF_ERROR(file->ReadAt(0, absl::MakeSpan(bytes)));
+  const absl::StatusOr<size_t> got = file.ReadAt(0, absl::MakeSpan(bytes));
+  if (!got.ok()) return Annotate(got.status(), path);
+  bytes.resize(*got);
+  return bytes;
+}
+
+// The build that a header says it belongs to.
+absl::StatusOr<std::string> BuildOf(const std::string& header_path) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const std::string bytes, ReadWhole(header_path, kMaxHeaderFileBytes));
   const absl::StatusOr<Header> header = Header::Decode(bytes);
   if (!header.ok()) return Annotate(header.status(), header_path);
   return header->metadata().build_id.ToString();
 }
 
+// A file of the folder, unless it is named by its own flag; empty: what the build may lack, and
+// does. Only a file that is not there counts as that: one that cannot be read is no reason to drop
+// it.
+absl::StatusOr<std::string> PathOf(const PauseFlags& flags, const std::string& named, FileKind kind,
+                                   bool optional) {
+  if (!named.empty()) return AbsolutePath(named);
+  if (flags.folder.empty()) return "";
+  std::string in_folder = AbsolutePath(flags.folder) + "/" + std::string(FileName(kind));
+  if (!optional) return in_folder;
+  const absl::Status opened = File::Open(in_folder, O_RDONLY).status();
+  if (absl::IsNotFound(opened)) return "";
+  PEERCHUNK_RETURN_IF_ERROR(opened);
+  return in_folder;
+}
+
+// That a build is without memory has to be said, or a copy that lost it would pass for one.
+absl::Status CheckSaysFilesystemOnly(const std::string& metadata_path) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const std::string bytes, ReadWhole(metadata_path, kMaxMetadataBytes));
+  const Json metadata = Json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  if (metadata.is_object() && metadata.value("filesystem_only", Json()) == Json(true)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("memfile, memfile.header and snapfile are missing, but ", metadata_path,
+                   " does not say \"filesystem_only\": true: name the folder or the files that "
+                   "have them, or let "
+                   "it say so"));
+}
+
 absl::StatusOr<v1::PauseRequest> ToRequest(const PauseFlags& flags) {
   v1::PauseRequest request;
-  // A file of the folder, unless it is named by its own flag; what a build may lack, if it is
-  // there.
-  const auto path = [&](const std::string& named, FileKind kind, bool optional) -> std::string {
-    if (!named.empty()) return AbsolutePath(named);
-    if (flags.folder.empty()) return "";
-    const std::string in_folder = AbsolutePath(flags.folder) + "/" + std::string(FileName(kind));
-    return optional && !File::Open(in_folder, O_RDONLY).ok() ? "" : in_folder;
-  };
-  request.set_metadata_path(path(flags.metadata, FileKind::kMetadata, false));
-  request.set_rootfs_header_path(path(flags.rootfs_header, FileKind::kRootfsHeader, false));
-  request.set_rootfs_path(path(flags.rootfs, FileKind::kRootfs, false));
-  request.set_snapfile_path(path(flags.snapfile, FileKind::kSnapfile, true));
-  request.set_memfile_header_path(path(flags.memfile_header, FileKind::kMemfileHeader, true));
-  request.set_memfile_path(path(flags.memfile, FileKind::kMemfile, true));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_metadata_path(),
+                             PathOf(flags, flags.metadata, FileKind::kMetadata, false));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_rootfs_header_path(),
+                             PathOf(flags, flags.rootfs_header, FileKind::kRootfsHeader, false));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_rootfs_path(),
+                             PathOf(flags, flags.rootfs, FileKind::kRootfs, false));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_snapfile_path(),
+                             PathOf(flags, flags.snapfile, FileKind::kSnapfile, true));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_memfile_header_path(),
+                             PathOf(flags, flags.memfile_header, FileKind::kMemfileHeader, true));
+  PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_memfile_path(),
+                             PathOf(flags, flags.memfile, FileKind::kMemfile, true));
   request.set_sync(flags.sync);
   if (request.rootfs_header_path().empty()) {
     return absl::InvalidArgumentError(
@@ -67,6 +102,10 @@ absl::StatusOr<v1::PauseRequest> ToRequest(const PauseFlags& flags) {
   request.set_build_id(flags.build);
   if (flags.build.empty()) {
     PEERCHUNK_ASSIGN_OR_RETURN(*request.mutable_build_id(), BuildOf(request.rootfs_header_path()));
+  }
+  if (request.memfile_path().empty() && request.memfile_header_path().empty() &&
+      request.snapfile_path().empty() && !request.metadata_path().empty()) {
+    PEERCHUNK_RETURN_IF_ERROR(CheckSaysFilesystemOnly(request.metadata_path()));
   }
   return request;
 }

@@ -175,7 +175,7 @@ std::string Metadata(const PackOptions& options) {
                                    {"kernel_version", options.kernel_version},
                                    {"firecracker_version", options.firecracker_version}}},
                                  {"context", nlohmann::ordered_json::object()}};
-  if (options.memfile.empty()) json["filesystem_only"] = true;
+  json["filesystem_only"] = options.memfile.empty();
   return json.dump() + "\n";
 }
 

@@ -1,5 +1,6 @@
 // peerchunk as a process, against real daemons and without one.
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -119,6 +120,40 @@ TEST_F(PeerchunkTest, MakeBuildRefusesWhatCannotBe) {
             Path("occupied"), "--parent-rootfs", Path("odd")});
   EXPECT_EQ(small.exit_code, 1);
   EXPECT_THAT(small.err, HasSubstr("but its parent"));
+}
+
+TEST_F(PeerchunkTest, APauseDropsNoMemoryThatItCannotReadOrFind) {
+  DaemonProcess a(Path("a"), Path("base"));
+  const test::TestBuild build = test::MakeTestBuild({});
+  build.WriteTo(folder_, "lost");
+  build.WriteTo(folder_, "unreadable");
+  for (const std::string name : {"memfile", "memfile.header", "snapfile"}) {
+    std::filesystem::remove(Path("lost/" + name));
+    std::filesystem::remove(Path("unreadable/" + name));
+    std::filesystem::create_symlink(name, Path("unreadable/" + name));  // A loop: ELOOP.
+  }
+  const Finished lost = a.Tool({"pause", "--folder", Path("lost")});
+  EXPECT_EQ(lost.exit_code, 1);
+  EXPECT_THAT(lost.err, HasSubstr("memfile, memfile.header and snapfile are missing"));
+  EXPECT_THAT(lost.err, HasSubstr("\"filesystem_only\": true"));
+  const Finished unreadable = a.Tool({"pause", "--folder", Path("unreadable")});
+  EXPECT_EQ(unreadable.exit_code, 1);
+  EXPECT_THAT(unreadable.err, HasSubstr(Path("unreadable/snapfile")));
+  EXPECT_THAT(a.Tool({"ls"}).out, HasSubstr("no builds"));
+
+  // What make-build writes says which kind it is.
+  folder_.Write("image", std::string(8192, 'x'));
+  const auto make = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.begin(), {"make-build", "--rootfs", Path("image"), "--out", Path(out)});
+    EXPECT_EQ(RunProgram(Peerchunk(more)).exit_code, 0);
+    return nlohmann::json::parse(folder_.Read(out + "/metadata.json"));
+  };
+  const nlohmann::json full =
+      make("full", {"--memfile", Path("image"), "--snapfile", Path("image")});
+  EXPECT_EQ(full["filesystem_only"], false);
+  EXPECT_EQ(make("small", {"--filesystem-only"})["filesystem_only"], true);
+  EXPECT_EQ(a.Tool({"pause", "--folder", Path("full")}).exit_code, 0);
+  EXPECT_EQ(a.Tool({"pause", "--folder", Path("small")}).exit_code, 0);
 }
 
 TEST_F(PeerchunkTest, VerifyFindsWhatIsWrongInTheBase) {

@@ -88,8 +88,9 @@ TestBuild MakeTestBuild(const TestBuildSpec& spec) {
     build.files[FileKind::kSnapfile] = NonZeroBytes(70'000 + random() % 1000, random);
   }
   AddDevice(build, FileKind::kRootfs, spec.rootfs_bytes, spec.parent, random);
-  build.files[FileKind::kMetadata] = "{\"version\":2,\"template\":{\"build_id\":\"" +
-                                     build.id.ToString() + "\"},\"unknown\":[1,2]}";
+  build.files[FileKind::kMetadata] =
+      "{\"version\":2,\"template\":{\"build_id\":\"" + build.id.ToString() + "\"}," +
+      (memory ? "" : "\"filesystem_only\":true,") + "\"unknown\":[1,2]}";
   return build;
 }
 
