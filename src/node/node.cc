@@ -13,6 +13,7 @@
 #include "base/logging.h"
 #include "node/build_info.h"
 #include "node/foreign_ancestor.h"
+#include "node/socket_address.h"
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/peer/grpc_connector.h"
@@ -47,6 +48,7 @@ struct Node::Impl {
 
   absl::Status Open();
   absl::Status Start(const std::vector<std::string>& bound_addresses);
+  absl::Status CheckPlaintext() const;
   absl::Status CheckAddresses(const BuildSources& sources) const;
   absl::Status CheckRoom(const BuildId& id, std::string_view what) const;
   // `named`, then what NodeOptions::locations knows.
@@ -121,6 +123,7 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   own_addresses = bound_addresses.empty() ? options.listen_addresses : bound_addresses;
   rules.own_addresses = own_addresses;
   PEERCHUNK_ASSIGN_OR_RETURN(policy, AddressPolicy::Create(rules));
+  PEERCHUNK_RETURN_IF_ERROR(CheckPlaintext());
 
   PeerDirectory::Options peers{.policy = *policy};
   peers.connector = GrpcConnector::Create(
@@ -151,6 +154,24 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
     for (const auto& build : registry->List()) options.locations->Add(build->id, own_addresses);
   }
   return service->Start();
+}
+
+// The server's own credentials are the embedder's: whoever dials without any is served without.
+absl::Status Node::Impl::CheckPlaintext() const {
+  if (options.peer_credentials != nullptr) return absl::OkStatus();
+  for (const std::string& text : own_addresses) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const ListenAddress address, ListenAddress::Parse(text));
+    if (address.is_loopback()) continue;
+    if (!options.insecure_plaintext) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "listening on ", text,
+          ", beyond loopback, without credentials: everyone on that network could read this "
+          "machine's snapshots. Serve and dial with TLS (NodeOptions::peer_credentials); or, on a "
+          "network that you trust, set NodeOptions::insecure_plaintext"));
+    }
+    Logger("node").warn("event=plaintext_beyond_loopback address={}", text);
+  }
+  return absl::OkStatus();
 }
 
 void Node::Impl::KeepSavingTraces(const std::stop_token& stop) {

@@ -37,7 +37,8 @@ struct NodeOptions {
   std::shared_ptr<BuildLocations> locations;
   // CIDR networks that peers lie in; empty: the private ranges.
   std::vector<std::string> peer_networks;
-  // Credentials for dialling peers; null: plaintext, which is refused beyond loopback unless...
+  // Credentials for dialling peers, and the sign that the daemon's server has some too; null:
+  // plaintext, which is refused beyond loopback, to dial and to listen on, unless...
   std::shared_ptr<grpc::ChannelCredentials> peer_credentials;
   // ...this is set, by name.
   bool insecure_plaintext = false;
@@ -109,6 +110,7 @@ class Node {
   void RegisterWith(grpc::ServerBuilder& builder);
   // Starts serving, and uploading what an earlier process left. `bound_addresses` replaces
   // NodeOptions::listen_addresses, for a server whose ports are known only once it is built.
+  // FailedPrecondition: one of them is beyond loopback and nothing says how that is safe.
   absl::Status Start(const std::vector<std::string>& bound_addresses = {});
 
   // Takes over a snapshot's files (BuildRegistry::Add). When it returns, peers are served and the
