@@ -79,15 +79,32 @@ absl::StatusOr<v1::BuildInfo> SandboxServiceImpl::Resume(const v1::ResumeRequest
   }
   PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<Template> build,
                              options_.node->GetTemplate(id, sources, options));
-  if (!request.mount_path().empty()) {
-    PEERCHUNK_RETURN_IF_ERROR(options_.mounts->Add(std::move(build), request.mount_path()));
+  if (request.mount_path().empty()) {
+    PEERCHUNK_RETURN_IF_ERROR(FetchInto(request.fetch_folder(), id, sources, options));
+    return Describe(request.sandbox().build_id());
   }
   if (!request.fetch_folder().empty()) {
-    PEERCHUNK_ASSIGN_OR_RETURN(const auto content, OpenNodeContent(*options_.node, id, sources));
-    PEERCHUNK_RETURN_IF_ERROR(
-        peerchunk::FetchBuild(id, *content, {.folder = request.fetch_folder(), .read = options}));
+    PEERCHUNK_RETURN_IF_ERROR(CheckAbsolute(request.fetch_folder(), "fetch_folder"));
   }
-  return Describe(request.sandbox().build_id());
+  PEERCHUNK_RETURN_IF_ERROR(options_.mounts->Add(std::move(build), request.mount_path()));
+  // All of it or nothing: who is told that it failed, or has left, asked for no mount.
+  absl::Status rest = FetchInto(request.fetch_folder(), id, sources, options);
+  if (rest.ok() && options.cancellation.stop_requested()) rest = absl::CancelledError("cancelled");
+  if (!rest.ok()) {
+    options_.mounts->Remove(request.mount_path()).IgnoreError();
+    return rest;
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(v1::BuildInfo info, Describe(request.sandbox().build_id()));
+  info.set_mount_path(request.mount_path());  // Of several, the one that was asked for.
+  return info;
+}
+
+absl::Status SandboxServiceImpl::FetchInto(const std::string& folder, const BuildId& id,
+                                           const BuildSources& sources,
+                                           const ReadOptions& options) {
+  if (folder.empty()) return absl::OkStatus();
+  PEERCHUNK_ASSIGN_OR_RETURN(const auto content, OpenNodeContent(*options_.node, id, sources));
+  return peerchunk::FetchBuild(id, *content, {.folder = folder, .read = options}).status();
 }
 
 absl::StatusOr<v1::BuildInfo> SandboxServiceImpl::Describe(const std::string& build_id) const {
@@ -163,6 +180,9 @@ grpc::Status SandboxServiceImpl::FetchBuild(grpc::ServerContext* context,
   absl::StatusOr<std::unique_ptr<BuildContent>> content =
       OpenNodeContent(*options_.node, *id, *sources);
   if (!content.ok()) return ToGrpcStatus(content.status());
+  if (const absl::Status folder = CheckAbsolute(request->folder(), "folder"); !folder.ok()) {
+    return ToGrpcStatus(folder);
+  }
 
   // What this process had read of these files before is not this fetch's.
   const auto bytes_so_far = [&] {

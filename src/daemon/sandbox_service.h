@@ -52,6 +52,9 @@ class SandboxServiceImpl final : public v1::SandboxService::Service {
   absl::StatusOr<v1::BuildInfo> Pause(const v1::PauseRequest& request);
   absl::StatusOr<v1::BuildInfo> Resume(const v1::ResumeRequest& request,
                                        const ReadOptions& options);
+  // An empty folder: nothing is fetched.
+  absl::Status FetchInto(const std::string& folder, const BuildId& id, const BuildSources& sources,
+                         const ReadOptions& options);
   absl::StatusOr<v1::BuildInfo> Describe(const std::string& build_id) const;
   absl::StatusOr<uint64_t> Delete(const v1::DeleteBuildRequest& request);
 

@@ -1,4 +1,6 @@
 // Mounts that a real daemon makes. Skipped, with the reason, where there is no FUSE.
+#include <sys/stat.h>
+
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -8,13 +10,15 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/test_build.h"
+#include "tests/support/tool_fixture.h"
 
 namespace peerchunk {
-#include "tests/support/tool_fixture.h"
 namespace {
 
 using test::DaemonProcess;
 using test::Finished;
+using test::operator+;
+using test::RunProgram;
 using testing::HasSubstr;
 
 // Not TempDir::Read, which keeps below a folder and so does not cross into a mount.
@@ -78,6 +82,10 @@ TEST_F(PeerchunkdMountTest, AMountShowsTheDevicesAndEndsWhenTold) {
   EXPECT_GT(shown["bytes_zero"], 0u);
   EXPECT_EQ(b_.Json({"status"})["mounts"][0], mount_path_);
 
+  const std::string second_path = folder_.PathOf("second");
+  const Finished second = b_.Tool({"mount", id, second_path});
+  EXPECT_THAT(second.out, HasSubstr("mounted  " + second_path + "\n"));
+  EXPECT_EQ(b_.Tool({"umount", second_path}).exit_code, 0);
   const Finished twice = b_.Tool({"mount", id, mount_path_, "--source", a_.address()});
   EXPECT_EQ(twice.exit_code, 1);
   const Finished removed = b_.Tool({"rm", id});
@@ -90,6 +98,27 @@ TEST_F(PeerchunkdMountTest, AMountShowsTheDevicesAndEndsWhenTold) {
   EXPECT_EQ(again.exit_code, 1);
   EXPECT_THAT(again.err, HasSubstr("not a mount of this daemon"));
   EXPECT_EQ(b_.Tool({"rm", id}).exit_code, 0);
+}
+
+TEST_F(PeerchunkdMountTest, AResumeWhoseFetchFailsLeavesNoMount) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  EXPECT_EQ(b_.Tool({"umount", mount_path_}).exit_code, 0);
+  folder_.Write("occupied/rootfs.ext4", "something else");
+  const std::vector<std::string> resume = {
+      "resume", build_.id.ToString(), "--source", a_.address(), "--mount", mount_path_, "--fetch"};
+  std::vector<std::string> occupied = resume;
+  occupied.push_back(folder_.PathOf("occupied"));
+  const Finished failed = b_.Tool(occupied);
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_THAT(failed.err, HasSubstr("rootfs.ext4 is there and differs"));
+  EXPECT_TRUE(std::filesystem::is_empty(mount_path_));
+  EXPECT_TRUE(b_.Json({"status"})["mounts"].empty());
+  std::vector<std::string> free = resume;
+  free.push_back(folder_.PathOf("free"));
+  EXPECT_EQ(b_.Tool(free).exit_code, 0);
+  EXPECT_TRUE(ReadFile(mount_path_ + "/memfile") == build_.memfile);
+  EXPECT_EQ(folder_.Read("free/metadata.json"), build_.files.at(FileKind::kMetadata));
+  EXPECT_EQ(b_.Tool({"umount", mount_path_}).exit_code, 0);
 }
 
 TEST_F(PeerchunkdMountTest, ADaemonThatLeavesTakesItsMountsAlong) {
