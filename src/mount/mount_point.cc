@@ -1,11 +1,14 @@
 #include "mount/mount_point.h"
 
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -91,16 +94,36 @@ absl::Status InUse(const std::string& path, const MountEntry& mounted) {
                    ") is mounted there. Unmount it, or choose another path"));
 }
 
+// As root, or as the user whose mount it is; true when it is gone.
+bool UnmountStale(const std::string& path) {
+  if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) return true;
+  if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) return true;
+  if (errno != EPERM) return false;
+  std::string program = "fusermount3";
+  std::string flags = "-uqz";
+  std::string end_of_flags = "--";
+  std::string folder = path;
+  char* const arguments[] = {program.data(), flags.data(), end_of_flags.data(), folder.data(),
+                             nullptr};
+  pid_t pid = 0;
+  int status = 0;
+  const bool ended =
+      posix_spawnp(&pid, program.c_str(), nullptr, nullptr, arguments, environ) == 0 &&
+      waitpid(pid, &status, 0) == pid && status == 0;
+  errno = EPERM;  // What a failure is about.
+  return ended;
+}
+
 // Unmounts what dead processes of ours left at `path`; AlreadyExists for any other mount there.
 absl::Status ClearStaleMounts(const std::string& path) {
   while (true) {
     PEERCHUNK_ASSIGN_OR_RETURN(const std::optional<MountEntry> mounted, TopMountAt(path));
     if (!mounted) return absl::OkStatus();
     if (mounted->type != kMountType || !ServerGone(path)) return InUse(path, *mounted);
-    if (umount2(path.c_str(), UMOUNT_NOFOLLOW) != 0 &&
-        umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL) {
+    if (!UnmountStale(path)) {
       return Annotate(ErrnoStatus(errno, path),
-                      "unmount what a dead process left (try: umount -l " + path + ")");
+                      "unmount what a dead process left (try: fusermount3 -uz " + path +
+                          ", or as root umount -l " + path + ")");
     }
     Logger("mount").warn("event=stale_mount_removed path={} source={}", path, mounted->source);
   }

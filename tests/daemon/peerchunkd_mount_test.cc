@@ -142,5 +142,53 @@ TEST_F(PeerchunkdMountTest, AMountOfAKilledDaemonIsTakenOver) {
   EXPECT_EQ(again.Stop(), 0);
 }
 
+// Without root, through fusermount3: /dev/fuse has to be open to everyone, and the user has to have
+// a name.
+TEST_F(PeerchunkdMountTest, AUserMountsTooAndTakesOverWhatAKilledDaemonLeft) {
+  struct stat device {};
+  const std::vector<std::string> as_user = {"--reuid", "nobody", "--clear-groups"};
+  const auto spec = [&](const test::ChildProcess::Spec& program) {
+    std::vector<std::string> arguments = as_user + std::vector<std::string>{program.program};
+    return test::ChildProcess::Spec{.program = "/usr/bin/setpriv",
+                                    .arguments = arguments + program.arguments};
+  };
+  if (stat("/dev/fuse", &device) != 0 || (device.st_mode & 06) != 06 ||
+      RunProgram(spec(test::Peerchunkd({"--help"}))).exit_code != 0) {
+    GTEST_SKIP() << "no other user, or none that may open /dev/fuse";
+  }
+  folder_.Write("user/x", "");
+  for (const std::string& open : {folder_.PathOf(""), folder_.PathOf("user")}) {
+    std::filesystem::permissions(open, std::filesystem::perms::all);
+  }
+  const std::string mount = folder_.PathOf("user/mnt");
+  const std::string data = folder_.PathOf("user/data");
+  const auto daemon = [&] {
+    auto started = std::make_unique<test::ChildProcess>(
+        spec(test::Peerchunkd({"--data-folder", data, "--listen", "127.0.0.1:0"})));
+    started->WaitForLine("ready");
+    return started;
+  };
+  const auto tool = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"--control", data + "/control.sock"});
+    const Finished finished = RunProgram(spec(test::Peerchunk(std::move(arguments))));
+    EXPECT_EQ(finished.exit_code, 0) << finished.err;
+    // What the user sees in it; root may not look into a user's mount.
+    return RunProgram(spec({.program = "/bin/cat", .arguments = {mount + "/memfile"}})).out;
+  };
+  const std::vector<std::string> mounting = {"mount", build_.id.ToString(), mount, "--source",
+                                             a_.address()};
+  auto first = daemon();
+  EXPECT_TRUE(tool(mounting) == build_.memfile);
+  first->Signal(SIGKILL);
+  first->Wait();
+  auto second = daemon();
+  EXPECT_TRUE(tool(mounting) == build_.memfile);
+  EXPECT_EQ(tool({"umount", mount}), "");
+  EXPECT_TRUE(tool(mounting) == build_.memfile);
+  second->Signal(SIGTERM);
+  EXPECT_EQ(second->Wait(), 0);
+  EXPECT_TRUE(std::filesystem::is_empty(mount));
+}
+
 }  // namespace
 }  // namespace peerchunk
