@@ -47,6 +47,45 @@ TEST_F(PeerchunkdTest, ABuildIsFetchedFromItsSourceWhileItsUploadIsUnderWay) {
   EXPECT_EQ(a.Json({"inspect", build.id.ToString()})["state"], "UPLOADING");
 }
 
+// In a network of its own, where the default port is free; as a user without a name, whose home is
+// a temporary folder.
+TEST_F(PeerchunkdTest, WithNoConfigurationItRuns) {
+  const auto alone = [&](const std::string& command, const std::string& program) {
+    test::ChildProcess::Spec spec{
+        .program = "/usr/bin/unshare",
+        .arguments = {"--net", "sh", "-c", "ip link set lo up && " + command, program}};
+    spec.environment = {{"HOME", Path("home")}, {"TMPDIR", Path("tmp")}};
+    return spec;
+  };
+  const std::string as_user = "exec setpriv --reuid 12345 --clear-groups \"$0\"";
+  if (RunProgram(alone(as_user + " --help", PEERCHUNKD_PROGRAM)).exit_code != 0) {
+    GTEST_SKIP() << "no network of its own, or no other user, may be had here";
+  }
+  folder_.Write("home/.profile", "");
+  folder_.Write("tmp/x", "");
+  for (const std::string& folder : {Path(""), Path("home"), Path("tmp")}) {
+    std::filesystem::permissions(folder, std::filesystem::perms::all);
+  }
+  test::ChildProcess daemon(alone(as_user, PEERCHUNKD_PROGRAM));
+  EXPECT_THAT(daemon.WaitForLine("listening on "), HasSubstr("127.0.0.1:7070"));
+  daemon.WaitForLine("ready");
+  const std::string state = Path("home/.local/state/peerchunk");
+  const auto tool = [&](const std::string& arguments) {
+    return RunProgram(alone(as_user + " " + arguments, PEERCHUNK_PROGRAM));
+  };
+  const test::TestBuild build = test::MakeTestBuild({});
+  build.WriteTo(folder_, "snapshot");
+  const Finished paused = tool("pause --folder " + Path("snapshot"));
+  EXPECT_EQ(paused.exit_code, 0) << paused.err;
+  const Finished waited = tool("wait " + build.id.ToString() + " --timeout 120");
+  EXPECT_EQ(waited.exit_code, 0) << waited.err;
+  const Finished status = tool("status --json");
+  EXPECT_EQ(nlohmann::json::parse(status.out)["base"], state + "/base");
+  EXPECT_TRUE(std::filesystem::exists(state + "/base/" + build.id.ToString() + "/metadata.json"));
+  daemon.Signal(SIGTERM);
+  EXPECT_EQ(daemon.Wait(), 0);
+}
+
 TEST_F(PeerchunkdTest, SandboxServiceIsNotServedWherePeersConnect) {
   DaemonProcess daemon(Path("a"), Path("base"));
   const auto peers = grpc::CreateChannel(daemon.address(), grpc::InsecureChannelCredentials());

@@ -182,6 +182,27 @@ TEST_F(TwoNodesTest, ObjectsThatAnotherBuildIsMadeOfAreNotDeletedFromTheBase) {
   EXPECT_TRUE(then.ok()) << then.status();
 }
 
+// The child was not paused here: what is known of it is its header, for as long as it is loaded.
+TEST_F(TwoNodesTest, ObjectsThatALoadedTemplateIsMadeOfAreNotDeletedFromTheBase) {
+  Start();
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Pause(*a, base);
+  Pause(*a, child);
+  a->Settle();
+  auto resumed = ResumeFromA(child);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  const absl::Status refused = b->node->Delete(base.id, {.from_base = true}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_NE(refused.message().find(child.id.ToString()), absl::string_view::npos);
+  ExpectSame(**resumed, child);
+  resumed = absl::NotFoundError("let go");
+  EXPECT_TRUE(b->node->Delete(child.id, {}).ok());  // Its copy here.
+  const auto deleted = b->node->Delete(base.id, {.from_base = true});
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_EQ(*deleted, 6);
+}
+
 TEST_F(TwoNodesTest, DrainingNodeTakesNoNewPauses) {
   Start(kSlow);
   const TestBuild build = MakeTestBuild({});

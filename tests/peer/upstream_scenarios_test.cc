@@ -156,6 +156,26 @@ TEST_F(UpstreamTest, BlobComesFromTheBaseWhenThePeerFails) {
   EXPECT_EQ(*read, "from the base");
 }
 
+TEST_F(UpstreamTest, BlobUnderWayWhenTheBuildTurnsDurableIsReadToItsEnd) {
+  Seed(FileKind::kSnapfile, "abcdef");
+  auto script = std::make_shared<Script>();
+  script->Head(Head(Availability::kAvailable, 6))
+      .Data(0, "abc")
+      .Data(3, "def")
+      .Last(6, BuildState::kDurable);
+  EXPECT_CALL(*client_, GetBuildFile(_, _)).WillOnce(Return(ByMove(Play(script))));
+  const auto first = ReadBlob(*provider_, FileKind::kSnapfile);
+  ASSERT_OK(first);
+  EXPECT_EQ(*first, "abcdef");
+  EXPECT_TRUE(script->messages.empty());
+  EXPECT_EQ(directory_->BytesOf(FileOf(FileKind::kSnapfile)).base, 0u);
+  EXPECT_TRUE(directory_->KnownDurable(kBuild));
+  const auto second = ReadBlob(*provider_, FileKind::kSnapfile);
+  ASSERT_OK(second);
+  EXPECT_EQ(*second, "abcdef");
+  EXPECT_EQ(directory_->BytesOf(FileOf(FileKind::kSnapfile)).base, 6u);
+}
+
 TEST_F(UpstreamTest, StreamUnderWayWhenTheBuildTurnsDurableIsReadToItsEnd) {
   Seed(FileKind::kMemfile, "abcdef");
   auto script = std::make_shared<Script>();

@@ -11,9 +11,11 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/crc32c.h"
+#include "peerchunk/header/header.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "tests/service/answers.h"
 #include "tests/service/served_builds.h"
+#include "tests/support/memory_storage.h"
 
 namespace peerchunk {
 namespace {
@@ -253,6 +255,74 @@ TEST(ChunkServiceTest, TemplateEvictedAndBuildRemovedUnderAStreamStillArrives) {
   ReadToEnd(*stream, 0, answer);
   EXPECT_TRUE(answer.status.ok()) << answer.status;
   EXPECT_TRUE(answer.bytes == build.files.at(FileKind::kMemfile));
+}
+
+// A build whose memory header takes several messages: single pages, no two of them next to each
+// other in the diff.
+TestBuild MakeBuildWithLargeHeader() {
+  constexpr uint64_t kPages = 160'000;
+  TestBuild build = MakeTestBuild({});
+  std::vector<Mapping> mappings;
+  for (uint64_t page = 0; page < kPages; ++page) {
+    mappings.push_back({page * kPageBytes, kPageBytes, build.id, page % 2 * 2 * kPageBytes});
+  }
+  const HeaderMetadata metadata{.block_size = kPageBytes,
+                                .size = kPages * kPageBytes,
+                                .build_id = build.id,
+                                .base_build_id = build.id};
+  build.files[FileKind::kMemfileHeader] = Header::Create(metadata, mappings)->Encode();
+  return build;
+}
+
+// Reads one message, lets the template go, and reads on.
+Answer ReadAndEvict(ServedBuilds& served, const TestBuild& build, FileKind kind) {
+  Answer answer;
+  const auto stream =
+      served.Client()->GetBuildFile({.file = {build.id, kind}, .relays_left = 1}, {});
+  auto first = stream->Next(absl::InfiniteFuture());
+  EXPECT_TRUE(first.ok() && first->has_value());
+  if (first.ok() && first->has_value()) Take(**first, 0, answer);
+  EXPECT_FALSE(answer.last);
+  served.templates->Evict(build.id);
+  served.registry->Remove(build.id).IgnoreError();
+  served.templates->BuildStore().Trim();
+  EXPECT_EQ(served.templates->GetCachedTemplate(build.id), nullptr);
+  ReadToEnd(*stream, 0, answer);
+  return answer;
+}
+
+TEST(ChunkServiceTest, HeaderOfATemplateEvictedUnderItsStreamStillArrives) {
+  ServedBuilds served;
+  const TestBuild build = MakeBuildWithLargeHeader();
+  served.Add(build);
+  ASSERT_TRUE(served.templates->AddSnapshot(build.id, {}).ok());
+  const Answer answer = ReadAndEvict(served, build, FileKind::kMemfileHeader);
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_GT(answer.messages, 2);
+  EXPECT_TRUE(answer.bytes == build.files.at(FileKind::kMemfileHeader));
+}
+
+TEST(ChunkServiceTest, FilesOfACachedTemplateEvictedUnderTheirStreamsStillArrive) {
+  const auto base = std::make_shared<test::MemoryStorageProvider>();
+  ServedBuilds served({}, base);
+  const TestBuild headed = MakeBuildWithLargeHeader();
+  const TestBuild large = MakeTestBuild({.memfile_bytes = 24 * 1024 * 1024, .seed = 2});
+  for (const auto& [build, kind] :
+       {std::pair(&headed, FileKind::kMemfileHeader), std::pair(&large, FileKind::kMemfile)}) {
+    SCOPED_TRACE(FileName(kind));
+    for (const auto& [file, bytes] : build->files) {
+      base->Seed(BuildFileId{build->id, file}.ObjectPath(), bytes);
+    }
+    auto loaded = served.templates->GetTemplate(build->id, {}, {});
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    std::string page(kPageBytes, '?');  // Opens the layer, which would be NOT_YET before.
+    ASSERT_TRUE((*loaded)->Memfile()->ReadAt(0, absl::MakeSpan(page), {}).ok());
+    loaded = absl::NotFoundError("let go");
+    const Answer answer = ReadAndEvict(served, *build, kind);
+    EXPECT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_GT(answer.messages, 2);
+    EXPECT_TRUE(answer.bytes == build->files.at(kind));
+  }
 }
 
 TEST(ChunkServiceTest, ByteFlippedOnDiskAfterThePauseNeverReachesAReader) {

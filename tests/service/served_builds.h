@@ -23,16 +23,18 @@ namespace peerchunk::test {
 // Stopped and removed when it goes.
 class ServedBuilds {
  public:
-  explicit ServedBuilds(ChunkService::Options options = {}) {
+  // `base`: where builds that were not paused here come from; null: nowhere.
+  explicit ServedBuilds(ChunkService::Options options = {},
+                        std::shared_ptr<StorageProvider> base = nullptr) {
     registry = *BuildRegistry::Open({.folder = dir.PathOf("builds"), .executor = &pool});
     TemplateCache::Options cache;
     cache.cache_folder = dir.PathOf("chunks");
     cache.registry = registry.get();
     cache.executor = &pool;
     cache.chunks.executor = &pool;
-    cache.open_provider =
-        [](const BuildId&,
-           const std::vector<std::string>&) -> absl::StatusOr<std::shared_ptr<StorageProvider>> {
+    cache.open_provider = [base](const BuildId&, const std::vector<std::string>&)
+        -> absl::StatusOr<std::shared_ptr<StorageProvider>> {
+      if (base != nullptr) return base;
       return absl::UnavailableError("this test has no other source");
     };
     templates = *TemplateCache::Open(std::move(cache));
