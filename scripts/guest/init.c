@@ -7,8 +7,9 @@
  * random blocks of a file on the disk. `bad` is the number of wrong pages and blocks ever seen.
  *
  * The cold region is written once and then left alone until the line "COLD\n" (or "COLD 2\n": MiB
- * per tick, default 4) arrives on the serial port. It is a reserved range of physical memory, so it
- * is also one range of the memfile: no page beside it is ever used by the kernel.
+ * per tick, default 4) arrives on the serial port; "COLD 2 16\n" checks its first 16 MiB, and the next
+ * COLD goes on from there. It is a reserved range of physical memory, so it is also one range of the
+ * memfile: no page beside it is ever used by the kernel.
  *
  * Environment (kernel command line): hot_mib, cold_mib, cold_at_mib. */
 #define _GNU_SOURCE
@@ -46,6 +47,7 @@ struct Cold {
   const uint64_t* words;
   uint64_t mib;
   uint64_t done_mib;
+  uint64_t until_mib;
   uint64_t mib_per_tick; /* 0: not told to start yet. */
   uint64_t bad;
 };
@@ -143,9 +145,12 @@ static uint64_t next_random(uint64_t* state) {
 
 static void obey(const char* line, struct Cold* cold) {
   if (strncmp(line, "COLD", 4) != 0) return;
-  uint64_t rate = strtoull(line + 4, NULL, 10);
+  char* rest;
+  uint64_t rate = strtoull(line + 4, &rest, 10);
+  uint64_t until = strtoull(rest, NULL, 10);
+  if (cold->done_mib == cold->mib) cold->done_mib = 0;
   cold->mib_per_tick = rate != 0 ? rate : kDefaultColdMibPerTick;
-  cold->done_mib = 0;
+  cold->until_mib = until != 0 && until < cold->mib ? until : cold->mib;
 }
 
 static void read_commands(struct Cold* cold) {
@@ -164,8 +169,9 @@ static void read_commands(struct Cold* cold) {
 }
 
 static void check_cold(struct Cold* cold) {
+  if (cold->done_mib >= cold->until_mib) return;
   uint64_t end = cold->done_mib + cold->mib_per_tick;
-  if (end > cold->mib) end = cold->mib;
+  if (end > cold->until_mib) end = cold->until_mib;
   for (uint64_t page = cold->done_mib * kPagesPerMib; page < end * kPagesPerMib; ++page) {
     if (!pattern_matches(cold->words + page * kPageWords, kColdSeed, page)) ++cold->bad;
   }
