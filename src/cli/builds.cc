@@ -107,6 +107,10 @@ absl::Status Wait(const WaitFlags& flags, const Invocation& invocation) {
                                                         ". Once that is repaired: peerchunk retry ",
                                                         flags.build));
     }
+    if (build.state() == "CACHED") {
+      return absl::FailedPreconditionError(absl::StrCat(
+          flags.build, " was paused on another node, which uploads it: ask that node's daemon"));
+    }
     if (clock.Now() >= deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat(flags.build, " is still ", build.state(),
@@ -223,6 +227,7 @@ void AddRemove(CLI::App& app, Invocation& invocation) {
   command->add_flag("--discard-only-copy", flags->discard_only_copy,
                     "Even when the build is not durable: it is lost then");
   command->callback([flags, &invocation] {
+    invocation.when_interrupted = "; what the daemon has begun, it ends: see peerchunk ls";
     invocation.run = [flags, &invocation] { return Remove(*flags, invocation); };
   });
 }

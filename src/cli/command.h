@@ -24,6 +24,8 @@ struct Invocation {
   bool json = false;
   std::stop_token interrupted;        // Requested by SIGINT and SIGTERM.
   std::function<absl::Status()> run;  // Set by the subcommand that was named.
+  // What to know of one whose daemon goes on with it all the same; set along with `run`.
+  std::string when_interrupted;
 };
 
 // Each adds one subcommand to `app`, whose callback sets Invocation::run.

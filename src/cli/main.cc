@@ -73,7 +73,7 @@ int Main(int argc, char** argv) {
   const absl::Status status = invocation.run();
   if (status.ok()) return 0;
   if (invocation.interrupted.stop_requested()) {
-    std::fprintf(stderr, "peerchunk: interrupted\n");
+    std::fprintf(stderr, "peerchunk: interrupted%s\n", invocation.when_interrupted.c_str());
     return kExitInterrupted;
   }
   std::fprintf(stderr, "peerchunk: %s\n", std::string(status.message()).c_str());

@@ -41,7 +41,8 @@ absl::Status Run(const MakeBuildFlags& flags, const Invocation& invocation) {
   options.firecracker_version = flags.firecracker_version;
   options.cancellation = invocation.interrupted;
   PEERCHUNK_ASSIGN_OR_RETURN(options.memfile_block_bytes, ParseByteSize(flags.memfile_block_size));
-  if (flags.filesystem_only != (flags.memfile.empty() && flags.snapfile.empty())) {
+  if (flags.memfile.empty() != flags.filesystem_only ||
+      flags.snapfile.empty() != flags.filesystem_only) {
     return absl::InvalidArgumentError(
         "--memfile and --snapfile are both needed, or neither of them with --filesystem-only");
   }

@@ -94,11 +94,15 @@ std::string Describe(const v1::BuildInfo& build) {
   }
   if (!build.mount_path().empty()) absl::StrAppend(&text, "mounted  ", build.mount_path(), "\n");
   if (build.files_size() > 0) {
+    const bool paused_here =
+        build.state() != "CACHED";  // Elsewhere, the base is another's business.
     Table table({"FILE", "SIZE", "CRC32C", "IN BASE"});
     for (const v1::BuildFileInfo& file : build.files()) {
       table.AddRow({file.name(), HumanByteSize(file.size()),
                     file.has_crc32c() ? HexCrc32c(file.crc32c()) : "-",
-                    file.in_base() ? "yes" : "no"});
+                    file.in_base() ? "yes"
+                    : paused_here  ? "no"
+                                   : "-"});
     }
     absl::StrAppend(&text, "\n", table.ToString());
   }

@@ -139,16 +139,22 @@ void AddPause(CLI::App& app, Invocation& invocation) {
       ->type_name("BUILD_ID")
       ->check(kIsBuildId);
   command
-      ->add_option("--folder", flags->folder, "A folder with the build's files by their own names")
+      ->add_option("--folder", flags->folder,
+                   "A folder with the build's files by their own names (as make-build writes one)")
       ->type_name("DIR");
-  command->add_option("--snapfile", flags->snapfile)->type_name("FILE");
-  command->add_option("--metadata", flags->metadata)->type_name("FILE");
-  command->add_option("--memfile", flags->memfile)->type_name("FILE");
-  command->add_option("--memfile-header", flags->memfile_header)->type_name("FILE");
-  command->add_option("--rootfs", flags->rootfs)->type_name("FILE");
-  command->add_option("--rootfs-header", flags->rootfs_header)->type_name("FILE");
+  const auto file = [&](const std::string& flag, std::string& path, FileKind kind) {
+    command->add_option(flag, path, "In place of " + std::string(FileName(kind)) + " in the folder")
+        ->type_name("FILE");
+  };
+  file("--snapfile", flags->snapfile, FileKind::kSnapfile);
+  file("--metadata", flags->metadata, FileKind::kMetadata);
+  file("--memfile", flags->memfile, FileKind::kMemfile);
+  file("--memfile-header", flags->memfile_header, FileKind::kMemfileHeader);
+  file("--rootfs", flags->rootfs, FileKind::kRootfs);
+  file("--rootfs-header", flags->rootfs_header, FileKind::kRootfsHeader);
   command->add_flag("--sync", flags->sync, "Return only when it is safe against a power cut");
   command->callback([flags, &invocation] {
+    invocation.when_interrupted = "; what the daemon has begun, it ends: see peerchunk ls";
     invocation.run = [flags, &invocation] { return Run(*flags, invocation); };
   });
 }

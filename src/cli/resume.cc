@@ -23,12 +23,18 @@ absl::Status Run(const ResumeFlags& flags, const Invocation& invocation) {
   request.set_fetch_folder(AbsolutePath(flags.fetch_folder));
   PEERCHUNK_ASSIGN_OR_RETURN(const auto client,
                              ControlClient::Connect(invocation.control, invocation.interrupted));
-  PEERCHUNK_ASSIGN_OR_RETURN(const v1::ResumeResponse response,
-                             client->Call(&v1::SandboxService::Stub::Resume, request));
+  const absl::StatusOr<v1::ResumeResponse> response =
+      client->Call(&v1::SandboxService::Stub::Resume, request);
+  if (absl::IsNotFound(response.status()) && flags.sources.source.empty()) {
+    return absl::NotFoundError(absl::StrCat(
+        response.status().message(),
+        ". If it was paused on another node a moment ago, name that: --source IP:PORT"));
+  }
+  PEERCHUNK_RETURN_IF_ERROR(response);
   if (invocation.json) {
-    PrintJson(ToJson(response.build()));
+    PrintJson(ToJson(response->build()));
   } else {
-    Print(Describe(response.build()));
+    Print(Describe(response->build()));
   }
   return absl::OkStatus();
 }

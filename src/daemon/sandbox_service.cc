@@ -23,6 +23,11 @@ absl::StatusOr<BuildId> ParseBuild(const std::string& text) {
   return id;
 }
 
+// What went wrong says itself, more often than not, which build it was about to do what with.
+absl::Status Named(const absl::Status& status, const std::string& what) {
+  return status.message().substr(0, what.size()) == what ? status : Annotate(status, what);
+}
+
 absl::Status CheckAbsolute(const std::string& path, std::string_view what) {
   if (path.starts_with('/')) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -77,14 +82,14 @@ absl::StatusOr<v1::BuildInfo> SandboxServiceImpl::Resume(const v1::ResumeRequest
   if (!request.mount_path().empty()) {
     PEERCHUNK_RETURN_IF_ERROR(CheckAbsolute(request.mount_path(), "mount_path"));
   }
+  if (!request.fetch_folder().empty()) {
+    PEERCHUNK_RETURN_IF_ERROR(CheckAbsolute(request.fetch_folder(), "fetch_folder"));
+  }
   PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<Template> build,
                              options_.node->GetTemplate(id, sources, options));
   if (request.mount_path().empty()) {
     PEERCHUNK_RETURN_IF_ERROR(FetchInto(request.fetch_folder(), id, sources, options));
     return Describe(request.sandbox().build_id());
-  }
-  if (!request.fetch_folder().empty()) {
-    PEERCHUNK_RETURN_IF_ERROR(CheckAbsolute(request.fetch_folder(), "fetch_folder"));
   }
   PEERCHUNK_RETURN_IF_ERROR(options_.mounts->Add(std::move(build), request.mount_path()));
   // All of it or nothing: who is told that it failed, or has left, asked for no mount.
@@ -126,7 +131,7 @@ absl::StatusOr<uint64_t> SandboxServiceImpl::Delete(const v1::DeleteBuildRequest
 grpc::Status SandboxServiceImpl::Pause(grpc::ServerContext*, const v1::PauseRequest* request,
                                        v1::PauseResponse* response) {
   absl::StatusOr<v1::BuildInfo> paused = Pause(*request);
-  if (!paused.ok()) return ToGrpcStatus(Annotate(paused.status(), "pause " + request->build_id()));
+  if (!paused.ok()) return ToGrpcStatus(Named(paused.status(), "pause " + request->build_id()));
   *response->mutable_build() = *std::move(paused);
   return grpc::Status::OK;
 }
@@ -138,7 +143,7 @@ grpc::Status SandboxServiceImpl::Resume(grpc::ServerContext* context,
       *context, request->fetch_folder().empty() ? kLongestResume : absl::InfiniteDuration());
   absl::StatusOr<v1::BuildInfo> resumed = Resume(*request, scope.read_options());
   if (!resumed.ok()) {
-    return ToGrpcStatus(Annotate(resumed.status(), "resume " + request->sandbox().build_id()));
+    return ToGrpcStatus(Named(resumed.status(), "resume " + request->sandbox().build_id()));
   }
   *response->mutable_build() = *std::move(resumed);
   return grpc::Status::OK;
@@ -175,14 +180,14 @@ grpc::Status SandboxServiceImpl::FetchBuild(grpc::ServerContext* context,
   const CallScope scope(*context);
   const absl::StatusOr<BuildId> id = ParseBuild(request->sandbox().build_id());
   if (!id.ok()) return ToGrpcStatus(id.status());
+  if (const absl::Status folder = CheckAbsolute(request->folder(), "folder"); !folder.ok()) {
+    return ToGrpcStatus(folder);
+  }
   const absl::StatusOr<BuildSources> sources = ToSources(request->sandbox());
   if (!sources.ok()) return ToGrpcStatus(sources.status());
   absl::StatusOr<std::unique_ptr<BuildContent>> content =
       OpenNodeContent(*options_.node, *id, *sources);
   if (!content.ok()) return ToGrpcStatus(content.status());
-  if (const absl::Status folder = CheckAbsolute(request->folder(), "folder"); !folder.ok()) {
-    return ToGrpcStatus(folder);
-  }
 
   // What this process had read of these files before is not this fetch's.
   const auto bytes_so_far = [&] {

@@ -156,6 +156,55 @@ TEST_F(PeerchunkTest, APauseDropsNoMemoryThatItCannotReadOrFind) {
   EXPECT_EQ(a.Tool({"pause", "--folder", Path("small")}).exit_code, 0);
 }
 
+TEST_F(PeerchunkTest, ErrorsNameTheBuildOnceAndSayWhatToDoNext) {
+  DaemonProcess a(Path("a"), Path("base-a"), kSlowBase);
+  DaemonProcess b(Path("b"), Path("base"));
+  const test::TestBuild build = PauseOn(a);
+  const std::string id = build.id.ToString();
+  const Finished twice = a.Tool({"pause", "--folder", Path("snapshot-1")});
+  EXPECT_EQ(twice.exit_code, 1);
+  EXPECT_THAT(twice.err, HasSubstr("peerchunk: pause " + id + ": this build is recorded here"));
+  const Finished nameless = b.Tool({"resume", id});
+  EXPECT_EQ(nameless.exit_code, 1);
+  EXPECT_THAT(nameless.err, HasSubstr("--source"));
+  folder_.Write("image", std::string(8192, 'x'));
+  const Finished half = RunProgram(Peerchunk({"make-build", "--rootfs", Path("image"), "--memfile",
+                                              Path("image"), "--out", Path("half")}));
+  EXPECT_EQ(half.exit_code, 1);
+  EXPECT_THAT(half.err, HasSubstr("--memfile and --snapfile are both needed"));
+  // Of a build of another node it is not known here what the base has.
+  EXPECT_THAT(b.Tool({"resume", id, "--source", a.address()}).out,
+              testing::ContainsRegex("metadata.json +[0-9]+ B +- +-\n"));
+  const Finished elsewhere = b.Tool({"wait", id});
+  EXPECT_EQ(elsewhere.exit_code, 1);
+  EXPECT_THAT(elsewhere.err, HasSubstr("was paused on another node"));
+}
+
+// The daemon takes the files over whether anyone waits for its answer or not.
+TEST_F(PeerchunkTest, AnInterruptedPauseSaysThatTheDaemonEndsIt) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const test::TestBuild build = test::MakeTestBuild({});
+  build.WriteTo(folder_, "snapshot");
+  a.process().Signal(SIGSTOP);
+  test::ChildProcess pause(a.ToolSpec({"pause", "--folder", Path("snapshot")}));
+  // Until its signals have an end other than its own.
+  const std::string status = "/proc/" + std::to_string(pause.pid()) + "/status";
+  const auto waits_for_signals = [&] {
+    std::ifstream lines(status);
+    uint64_t blocked = 0;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("SigBlk:")) blocked = std::stoull(line.substr(7), nullptr, 16);
+    }
+    return (blocked & (1u << (SIGINT - 1))) != 0;
+  };
+  while (!waits_for_signals()) sched_yield();
+  pause.Signal(SIGINT);
+  EXPECT_EQ(pause.Wait(), 130);
+  EXPECT_THAT(pause.err(), HasSubstr("interrupted; what the daemon has begun, it ends"));
+  a.process().Signal(SIGCONT);
+  EXPECT_EQ(a.Tool({"ls"}).exit_code, 0);
+}
+
 TEST_F(PeerchunkTest, VerifyFindsWhatIsWrongInTheBase) {
   DaemonProcess a(Path("a"), Path("base"));
   const test::TestBuild build = PauseOn(a);
