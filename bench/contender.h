@@ -44,6 +44,7 @@ struct Contender {
 
 // The programs that a contender needs are not installed: Unavailable.
 Contender Peerchunk();
+Contender PeerchunkOverGrpc();  // The same server; gRPC's own client.
 // `folder`: an empty one for the certificates, which are made here.
 absl::StatusOr<Contender> PeerchunkWithTls(const std::string& folder);
 Contender NaivePort();
@@ -53,6 +54,7 @@ absl::StatusOr<Contender> Nbd();
 
 inline constexpr char kPeerchunk[] = "peerchunk";
 inline constexpr char kPeerchunkTls[] = "peerchunk, mTLS";
+inline constexpr char kPeerchunkGrpc[] = "peerchunk, gRPC client";
 inline constexpr char kNaivePort[] = "naive port";
 inline constexpr char kRawTcp[] = "raw TCP";
 inline constexpr char kNginxAndCurl[] = "nginx + curl";

@@ -52,7 +52,8 @@ std::string Ground(const Network& network) {
 absl::StatusOr<std::vector<std::unique_ptr<RunningContender>>> StartAll(const Settings& settings,
                                                                         const Samples& samples) {
   std::vector<absl::StatusOr<Contender>> all = {
-      Peerchunk(), PeerchunkWithTls(samples.folder), RawTcp(), NginxAndCurl(), Nbd(), NaivePort()};
+      Peerchunk(), PeerchunkOverGrpc(), PeerchunkWithTls(samples.folder), RawTcp(), NginxAndCurl(),
+      Nbd(),       NaivePort()};
   std::vector<std::unique_ptr<RunningContender>> running;
   for (const absl::StatusOr<Contender>& contender : all) {
     if (absl::IsUnavailable(contender.status())) {

@@ -13,6 +13,7 @@
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 #include "peerchunk/peer/peer_directory.h"
 #include "peerchunk/storage/local_storage.h"
 #include "tests/support/certificates.h"
@@ -43,11 +44,20 @@ absl::Status CheckedRead(ChunkServiceClient& client, const BuildFileId& file, ui
   return absl::OkStatus();
 }
 
+// Which client dials the server.
+enum class Dialler { kHttp2, kGrpc };
+
+std::shared_ptr<ChunkServiceConnector> MakeConnector(const TransportCredentials& credentials,
+                                                     Dialler dialler) {
+  if (dialler == Dialler::kGrpc) return GrpcConnector::Create({.credentials = credentials.channel});
+  return Http2Connector::Create({.tls = credentials.identity});
+}
+
 class PeerchunkClient final : public Client {
  public:
   static absl::StatusOr<std::unique_ptr<Client>> Make(const Samples& samples, int port,
                                                       const std::string& folder,
-                                                      const TlsFiles& tls) {
+                                                      const TlsFiles& tls, Dialler dialler) {
     PEERCHUNK_ASSIGN_OR_RETURN(
         const AddressPolicy policy,
         AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}}));
@@ -56,7 +66,7 @@ class PeerchunkClient final : public Client {
     PEERCHUNK_ASSIGN_OR_RETURN(const TransportCredentials credentials,
                                MakeTransportCredentials(tls));
     std::unique_ptr<PeerchunkClient> client(
-        new PeerchunkClient(samples, address, credentials.channel));
+        new PeerchunkClient(samples, address, credentials, dialler));
     PEERCHUNK_ASSIGN_OR_RETURN(client->demand_,
                                client->connector_->Connect(address, PeerLane::kDemand));
     PEERCHUNK_ASSIGN_OR_RETURN(client->directory_,
@@ -99,19 +109,20 @@ class PeerchunkClient final : public Client {
 
   absl::Status ReadAllByMany(const Sample& sample, int count) override {
     return InParts(count * kPageBytes, count, [&](const Part&) -> absl::Status {
-      const auto connector = GrpcConnector::Create({.credentials = credentials_});
+      const auto connector = MakeConnector(credentials_, dialler_);
       PEERCHUNK_ASSIGN_OR_RETURN(const auto client, connector->Connect(address_, PeerLane::kBulk));
       return CheckedRead(*client, FileIdOf(sample), 0, sample.size);
     });
   }
 
  private:
-  PeerchunkClient(const Samples& samples, PeerAddress address,
-                  std::shared_ptr<grpc::ChannelCredentials> credentials)
+  PeerchunkClient(const Samples& samples, PeerAddress address, TransportCredentials credentials,
+                  Dialler dialler)
       : samples_(samples),
         address_(std::move(address)),
         credentials_(std::move(credentials)),
-        connector_(GrpcConnector::Create({.credentials = credentials_})) {}
+        dialler_(dialler),
+        connector_(MakeConnector(credentials_, dialler_)) {}
 
   BuildFileId FileIdOf(const Sample& sample) const {
     return FileOf(static_cast<size_t>(&sample - samples_.files.data()));
@@ -163,8 +174,9 @@ class PeerchunkClient final : public Client {
 
   const Samples& samples_;
   const PeerAddress address_;
-  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
-  const std::shared_ptr<GrpcConnector> connector_;
+  const TransportCredentials credentials_;
+  const Dialler dialler_;
+  const std::shared_ptr<ChunkServiceConnector> connector_;
   ThreadPool pool_{"bench", 2};
   Metrics metrics_;
   std::shared_ptr<ChunkServiceClient> demand_;
@@ -175,7 +187,8 @@ class PeerchunkClient final : public Client {
 const ReadOptions PeerchunkClient::kOptions{.sources = SourcePolicy::kPeerOnly};
 
 // `folder`, of its own, is made when the server starts.
-Contender On(const std::string& name, const std::string& folder_name, const TlsFiles& tls) {
+Contender On(const std::string& name, const std::string& folder_name, const TlsFiles& tls,
+             Dialler dialler = Dialler::kHttp2) {
   return {.name = name,
           .serve = [=](const Samples& samples) -> absl::StatusOr<std::unique_ptr<ServerProcess>> {
             const std::string folder = samples.folder + "/" + folder_name;
@@ -186,14 +199,16 @@ Contender On(const std::string& name, const std::string& folder_name, const TlsF
           },
           .connect =
               [=](const Samples& samples, int port) {
-                return PeerchunkClient::Make(samples, port, samples.folder + "/" + folder_name,
-                                             tls);
+                return PeerchunkClient::Make(samples, port, samples.folder + "/" + folder_name, tls,
+                                             dialler);
               }};
 }
 
 }  // namespace
 
 Contender Peerchunk() { return On(kPeerchunk, "peerchunk", {}); }
+
+Contender PeerchunkOverGrpc() { return On(kPeerchunkGrpc, "peerchunk-grpc", {}, Dialler::kGrpc); }
 
 absl::StatusOr<Contender> PeerchunkWithTls(const std::string& folder) {
   const test::TestAuthority authority;

@@ -9,10 +9,12 @@ find_dependency(nlohmann_json CONFIG)
 find_dependency(PkgConfig)
 pkg_check_modules(ISAL REQUIRED QUIET IMPORTED_TARGET GLOBAL libisal)
 pkg_check_modules(LZ4 REQUIRED QUIET IMPORTED_TARGET GLOBAL liblz4)
+pkg_check_modules(NGHTTP2 REQUIRED QUIET IMPORTED_TARGET GLOBAL libnghttp2)
+find_dependency(OpenSSL)
+# gRPC's package expects Protobuf's module-mode targets to exist.
+find_dependency(Protobuf MODULE)
 
 if(PEERCHUNK_WITH_GRPC)
-  # gRPC's package expects Protobuf's module-mode targets to exist.
-  find_dependency(Protobuf MODULE)
   find_dependency(gRPC CONFIG)
 endif()
 if(PEERCHUNK_WITH_MOUNT)

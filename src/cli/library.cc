@@ -9,7 +9,7 @@
 #include "node/open_base.h"
 #include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/status.h"
-#include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 
 namespace peerchunk::cli {
 namespace {
@@ -69,8 +69,8 @@ absl::StatusOr<std::unique_ptr<Library>> Library::Open(const LibraryFlags& flags
                                                        .must_exist = true,
                                                        .metrics = &library->metrics_}));
   PeerDirectory::Options options{.policy = std::move(policy)};
-  options.connector = GrpcConnector::Create(
-      {.credentials = credentials.channel, .insecure_plaintext = flags.insecure_plaintext});
+  options.connector = Http2Connector::Create(
+      {.tls = credentials.identity, .insecure_plaintext = flags.insecure_plaintext});
   options.executor = &library->hedges_;
   options.metrics = &library->metrics_;
   options.seed = std::random_device()();

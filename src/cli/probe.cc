@@ -18,7 +18,7 @@
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
-#include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 
 namespace peerchunk::cli {
 namespace {
@@ -80,9 +80,8 @@ class Probe {
       PEERCHUNK_ASSIGN_OR_RETURN(address, policy.Check(flags_.address));
       return "allowed, " + address->target();
     }));
-    const std::shared_ptr<GrpcConnector> connector =
-        GrpcConnector::Create({.credentials = credentials.channel,
-                               .insecure_plaintext = flags_.library.insecure_plaintext});
+    const std::shared_ptr<Http2Connector> connector = Http2Connector::Create(
+        {.tls = credentials.identity, .insecure_plaintext = flags_.library.insecure_plaintext});
     std::shared_ptr<ChunkServiceClient> client;
     PEERCHUNK_RETURN_IF_ERROR(Try("credentials", [&]() -> absl::StatusOr<std::string> {
       PEERCHUNK_ASSIGN_OR_RETURN(client, connector->Connect(*address, PeerLane::kDemand));

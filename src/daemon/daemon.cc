@@ -153,7 +153,7 @@ absl::Status Daemon::Impl::Open() {
     node_options.listen_addresses.push_back(address.ToString());
   }
   node_options.peer_networks = options.peer_networks;
-  node_options.peer_credentials = credentials.channel;
+  node_options.peer_tls = credentials.identity;
   node_options.insecure_plaintext = options.insecure_plaintext;
   node_options.cache_capacity_bytes = options.cache_capacity;
   node_options.chunk_bytes = options.chunk_size;

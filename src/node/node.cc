@@ -17,6 +17,7 @@
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 #include "peerchunk/upload/uploader.h"
 
 namespace peerchunk {
@@ -126,8 +127,12 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   PEERCHUNK_RETURN_IF_ERROR(CheckPlaintext());
 
   PeerDirectory::Options peers{.policy = *policy};
-  peers.connector = GrpcConnector::Create(
-      {.credentials = options.peer_credentials, .insecure_plaintext = options.insecure_plaintext});
+  if (options.peer_credentials != nullptr) {
+    peers.connector = GrpcConnector::Create({.credentials = options.peer_credentials});
+  } else {
+    peers.connector = Http2Connector::Create(
+        {.tls = options.peer_tls, .insecure_plaintext = options.insecure_plaintext});
+  }
   peers.budgets = options.budgets;
   peers.executor = &hedges;
   peers.metrics = metrics;
@@ -158,7 +163,7 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
 
 // The server's own credentials are the embedder's: whoever dials without any is served without.
 absl::Status Node::Impl::CheckPlaintext() const {
-  if (options.peer_credentials != nullptr) return absl::OkStatus();
+  if (options.peer_tls != nullptr || options.peer_credentials != nullptr) return absl::OkStatus();
   for (const std::string& text : own_addresses) {
     PEERCHUNK_ASSIGN_OR_RETURN(const ListenAddress address, ListenAddress::Parse(text));
     if (address.is_loopback()) continue;
@@ -166,7 +171,7 @@ absl::Status Node::Impl::CheckPlaintext() const {
       return absl::FailedPreconditionError(absl::StrCat(
           "listening on ", text,
           ", beyond loopback, without credentials: everyone on that network could read this "
-          "machine's snapshots. Serve and dial with TLS (NodeOptions::peer_credentials); or, on a "
+          "machine's snapshots. Serve and dial with TLS (NodeOptions::peer_tls); or, on a "
           "network that you trust, set NodeOptions::insecure_plaintext"));
     }
     Logger("node").warn("event=plaintext_beyond_loopback address={}", text);

@@ -82,6 +82,7 @@ absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& fi
   PEERCHUNK_RETURN_IF_ERROR(CheckPem(files.key_path, "--tls-key"));
   PEERCHUNK_RETURN_IF_ERROR(CheckPem(files.authority_path, "--tls-ca"));
 
+  PEERCHUNK_ASSIGN_OR_RETURN(auto identity, TlsIdentity::Load(files));
   const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       files.key_path, files.certificate_path, files.authority_path, kReloadSeconds);
 
@@ -100,6 +101,7 @@ absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& fi
     server.set_certificate_verifier(PeerNameVerifier::Create<PeerNameVerifier>(files.peer_names));
   }
   return TransportCredentials{
+      .identity = std::move(identity),
       .channel = grpc::experimental::TlsCredentials(channel),
       .server = grpc::experimental::TlsServerCredentials(server),
   };

@@ -1,10 +1,10 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <vector>
 
 #include <absl/status/statusor.h>
+
+#include "peerchunk/peer/tls_identity.h"
 
 namespace grpc {
 class ChannelCredentials;
@@ -13,22 +13,10 @@ class ServerCredentials;
 
 namespace peerchunk {
 
-// PEM files for TLS between nodes, where each side shows a certificate. All three paths or none.
-struct TlsFiles {
-  std::string certificate_path;  // This node's chain, leaf first.
-  std::string key_path;
-  std::string authority_path;  // Who signs the nodes' certificates.
-  // Names (DNS, IP, URI) of which a peer's certificate must have one. Empty: any certificate of the
-  // authority may dial in, and one dialled must be for the address that was dialled.
-  std::vector<std::string> peer_names;
-
-  bool empty() const {
-    return certificate_path.empty() && key_path.empty() && authority_path.empty();
-  }
-};
-
-// Credentials for both directions; null members mean plaintext.
+// Credentials for both directions; null members mean plaintext. `identity` is for dialling peers,
+// `channel` for what only gRPC's own client can do.
 struct TransportCredentials {
+  std::shared_ptr<TlsIdentity> identity;
   std::shared_ptr<grpc::ChannelCredentials> channel;
   std::shared_ptr<grpc::ServerCredentials> server;
 };

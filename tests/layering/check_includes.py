@@ -32,14 +32,16 @@ MAY_INCLUDE = {
 }
 
 # Folders (below src/) that see generated code, and those that speak gRPC.
-GENERATED = ("service", "peer/grpc", "storage/gcs", "daemon", "cli")
-GRPC = GENERATED + ("node",)
+GENERATED = ("service", "peer/wire", "storage/gcs", "daemon", "cli")
+GRPC = ("service", "peer/grpc", "storage/gcs", "daemon", "cli", "node")
 
 # Sub-folders that are libraries of their own, which their module must not include back; and the
 # folders that may include them.
 ASSEMBLERS = ("node", "daemon", "cli")
 SUBMODULES = {
     "peer/grpc": ASSEMBLERS,
+    "peer/http2": ASSEMBLERS,
+    "peer/wire": ("peer/grpc", "peer/http2"),
     "storage/gcs": ASSEMBLERS,
     "storage/gcs_core": ("storage/gcs",) + ASSEMBLERS,
 }

@@ -14,6 +14,7 @@
 #include "peerchunk/node/build_locations.h"
 #include "peerchunk/peer/address_policy.h"
 #include "peerchunk/peer/peer_directory.h"
+#include "peerchunk/peer/tls_identity.h"
 #include "peerchunk/service/chunk_service.h"
 #include "peerchunk/template/template_cache.h"
 
@@ -37,11 +38,14 @@ struct NodeOptions {
   std::shared_ptr<BuildLocations> locations;
   // CIDR networks that peers lie in; empty: the private ranges.
   std::vector<std::string> peer_networks;
-  // Credentials for dialling peers, and the sign that the daemon's server has some too; null:
-  // plaintext, which is refused beyond loopback, to dial and to listen on, unless...
-  std::shared_ptr<grpc::ChannelCredentials> peer_credentials;
+  // Who this node is when it dials peers over TLS, and the sign that the daemon's server has TLS too;
+  // null: plaintext, which is refused beyond loopback, to dial and to listen on, unless...
+  std::shared_ptr<TlsIdentity> peer_tls;
   // ...this is set, by name.
   bool insecure_plaintext = false;
+  // In place of both, for credentials that only gRPC knows: peers are then dialled by gRPC's own
+  // client, which is slower.
+  std::shared_ptr<grpc::ChannelCredentials> peer_credentials;
 
   uint64_t cache_capacity_bytes = 64ull << 30;
   uint64_t chunk_bytes = 256 * 1024;

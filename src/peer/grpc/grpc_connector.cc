@@ -6,61 +6,67 @@
 #include <utility>
 #include <vector>
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include "base/grpc_status.h"
 #include "peer/grpc/grpc_peer_stream.h"
 #include "peer/grpc/read_stream.h"
-#include "peer/grpc/wire.h"
+#include "peer/wire/wire.h"
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/base/status.h"
-#include "peerchunk/v1/chunk_service.grpc.pb.h"
 
 namespace peerchunk {
 namespace {
 
-// Above the 1 MiB of data that a message may carry, with room for the rest of it.
-constexpr int kMaxReceiveBytes = 2 * 1024 * 1024;
-
-class GrpcChunkServiceClient final : public ChunkServiceClient {
+class GrpcChunkServiceClient final : public ChunkServiceClient,
+                                     public std::enable_shared_from_this<GrpcChunkServiceClient> {
  public:
   GrpcChunkServiceClient(std::shared_ptr<grpc::Channel> channel, PeerLane lane, Clock& clock)
-      : channel_(std::move(channel)),
-        stub_(v1::ChunkService::NewStub(channel_)),
-        clock_(clock),
-        shares_reads_(std::make_shared<std::atomic<bool>>(lane == PeerLane::kDemand)) {}
+      : channel_(std::move(channel)), clock_(clock), shares_reads_(lane == PeerLane::kDemand) {}
 
   absl::StatusOr<FileHead> GetBuildFileInfo(const PeerRequest& request,
                                             const PeerCallOptions& options) override {
     grpc::ClientContext context;
     context.set_deadline(ToSystemTime(clock_, options.deadline));
     const std::stop_callback cancel(options.cancellation, [&context] { context.TryCancel(); });
-    v1::GetBuildFileInfoRequest wire;
-    wire.set_build_id(request.file.build.ToString());
-    wire.set_file(FileToWire(request.file.kind));
-    wire.set_even_if_durable(request.even_if_durable);
-    wire.set_relays_left(request.relays_left);
-    v1::FileHead head;
-    const grpc::Status status = stub_->GetBuildFileInfo(&context, wire, &head);
+    grpc::CompletionQueue queue;
+    grpc::GenericStub stub(channel_);
+    const auto call = stub.PrepareUnaryCall(&context, kGetBuildFileInfoMethod,
+                                            ToBuffer(EncodeGetBuildFileInfo(request)), &queue);
+    call->StartCall();
+    grpc::ByteBuffer answer;
+    grpc::Status status;
+    call->Finish(&answer, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
     PEERCHUNK_RETURN_IF_ERROR(CallStatus(status, context));
-    return HeadFromWire(head);
+    std::string head;
+    const MessageBytes bytes = BytesOf(answer);
+    for (const std::string_view piece : bytes.pieces) head.append(piece);
+    return DecodeHead(head);
   }
 
   std::unique_ptr<PeerStream> GetBuildFile(const PeerRequest& request,
                                            const PeerCallOptions& options) override {
     const bool shared = request.length && *request.length <= kMaxSharedReadBytes;
-    if (!shared || !shares_reads_->load(std::memory_order_relaxed)) {
+    if (!shared || !shares_reads_.load(std::memory_order_relaxed)) {
       return std::make_unique<GrpcPeerStream>(channel_, request, options, clock_);
     }
-    return std::make_unique<SharedReadPeerStream>(
-        SharedReads(), channel_, request, options, clock_,
-        [shares = shares_reads_] { shares->store(false, std::memory_order_relaxed); });
+    SharedReadPeerStream::Ways ways;
+    ways.shared = [self = shared_from_this()] { return self->SharedStream(); };
+    ways.alone = [self = shared_from_this(), request, options]() -> std::unique_ptr<PeerStream> {
+      self->shares_reads_.store(false, std::memory_order_relaxed);
+      return std::make_unique<GrpcPeerStream>(self->channel_, request, options, self->clock_);
+    };
+    return std::make_unique<SharedReadPeerStream>(std::move(ways), request, options, clock_);
   }
 
   bool IsConnected() const override { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
 
  private:
-  std::shared_ptr<ReadStream> SharedReads() {
+  std::shared_ptr<SharedReads> SharedStream() {
     std::shared_ptr<ReadStream> ended;  // Goes without the lock.
     MutexLock lock(mutex_);
     if (reads_ == nullptr || !reads_->IsAlive()) {
@@ -70,10 +76,9 @@ class GrpcChunkServiceClient final : public ChunkServiceClient {
   }
 
   const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::ChunkService::Stub> stub_;
   Clock& clock_;
   // False for good once the peer turned out not to know ReadBuildFile.
-  const std::shared_ptr<std::atomic<bool>> shares_reads_;
+  std::atomic<bool> shares_reads_;
   Mutex mutex_;
   std::shared_ptr<ReadStream> reads_ PEERCHUNK_GUARDED_BY(mutex_);
 };
@@ -91,7 +96,7 @@ struct GrpcConnector::Impl {
 
   std::shared_ptr<grpc::Channel> MakeChannel(const PeerAddress& address, PeerLane lane) const {
     grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+    arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt("peerchunk.lane", static_cast<int>(lane));
     // A peer that comes back is to be found again soon; who may dial when is the breaker's
@@ -142,9 +147,7 @@ absl::StatusOr<std::shared_ptr<ChunkServiceClient>> GrpcConnector::Connect(
     const PeerAddress& address, PeerLane lane) {
   const bool plaintext = impl_->options.credentials == nullptr;
   if (plaintext && !address.is_loopback() && !impl_->options.insecure_plaintext) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        "will not dial ", address.ToString(),
-        " in plaintext: give TLS credentials, or allow it by name with --insecure-plaintext"));
+    return PlaintextRefused(address);
   }
   const Impl::Key key(address.ToString(), lane);
   const absl::Time now = impl_->options.clock->Now();

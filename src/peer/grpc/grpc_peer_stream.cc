@@ -1,26 +1,18 @@
 #include "peer/grpc/grpc_peer_stream.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string>
 #include <utility>
 
 #include "base/grpc_status.h"
-#include "peer/grpc/wire.h"
+#include "peer/wire/wire.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
-namespace {
-
-constexpr char kMethod[] = "/peerchunk.v1.ChunkService/GetBuildFile";
-constexpr char kRetryAfterKey[] = "peerchunk-retry-after-ms";
-
-grpc::ByteBuffer Serialize(const v1::GetBuildFileRequest& request) {
-  grpc::Slice slice(request.SerializeAsString());
+grpc::ByteBuffer ToBuffer(const std::string& bytes) {
+  grpc::Slice slice(bytes);
   return grpc::ByteBuffer(&slice, 1);
 }
-
-}  // namespace
 
 std::chrono::system_clock::time_point ToSystemTime(Clock& clock, absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) return std::chrono::system_clock::time_point::max();
@@ -35,18 +27,24 @@ absl::Status CallStatus(const grpc::Status& status, const grpc::ClientContext& c
   if (result.code() != absl::StatusCode::kResourceExhausted) return result;
   // gRPC 1.51 offers nothing but the text to tell its own refusal from the peer's.
   if (status.error_message().find("larger than max") != std::string::npos) {
-    return absl::DataLossError(
-        absl::StrCat("the peer sent a message over the limit: ", status.error_message()));
+    return MessageTooLarge(status.error_message());
   }
   const auto& trailers = context.GetServerTrailingMetadata();
-  if (const auto hint = trailers.find(kRetryAfterKey); hint != trailers.end()) {
-    uint32_t ms = 0;
-    const grpc::string_ref text = hint->second;
-    if (std::from_chars(text.data(), text.data() + text.size(), ms).ec == std::errc()) {
-      return WithRetryAfter(std::move(result), absl::Milliseconds(ms));
-    }
+  const auto hint = trailers.find(kRetryAfterKey);
+  if (hint == trailers.end()) return result;
+  return WithRetryAfterText(std::move(result), {hint->second.data(), hint->second.size()});
+}
+
+MessageBytes BytesOf(const grpc::ByteBuffer& buffer) {
+  const auto slices = std::make_shared<std::vector<grpc::Slice>>();
+  MessageBytes bytes;
+  // Dump fails only for a compressed buffer that cannot be inflated; its message is then too short.
+  if (!buffer.Dump(slices.get()).ok()) return bytes;
+  for (const grpc::Slice& slice : *slices) {
+    bytes.pieces.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
-  return result;
+  bytes.owner = slices;
+  return bytes;
 }
 
 GrpcPeerStream::GrpcPeerStream(std::shared_ptr<grpc::Channel> channel, const PeerRequest& request,
@@ -55,9 +53,9 @@ GrpcPeerStream::GrpcPeerStream(std::shared_ptr<grpc::Channel> channel, const Pee
   context_.set_deadline(ToSystemTime(clock_, options.deadline));
   // One batch carries the metadata, the request and the half-close.
   context_.set_initial_metadata_corked(true);
-  call_ = stub_.PrepareCall(&context_, kMethod, &queue_);
+  call_ = stub_.PrepareCall(&context_, kGetBuildFileMethod, &queue_);
   call_->StartCall(nullptr);
-  call_->WriteLast(Serialize(RequestToWire(request)), grpc::WriteOptions(),
+  call_->WriteLast(ToBuffer(EncodeGetBuildFile(request)), grpc::WriteOptions(),
                    reinterpret_cast<void*>(kWrite));
   StartRead();
   if (options.cancellation.stop_possible()) {
@@ -123,7 +121,7 @@ absl::StatusOr<std::optional<PeerMessage>> GrpcPeerStream::Next(absl::Time wait_
     }
   }
   if (arrived_) {
-    auto decoded = MessageDecoder::Decode(*arrived_);
+    auto decoded = MessageDecoder::Decode(BytesOf(*arrived_));
     arrived_.reset();
     if (!decoded.ok()) {
       context_.TryCancel();

@@ -7,7 +7,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
-#include "peer/grpc/message_decoder.h"
+#include "peer/wire/message_decoder.h"
 #include "peerchunk/base/clock.h"
 #include "peerchunk/peer/chunk_service_client.h"
 
@@ -15,6 +15,10 @@ namespace peerchunk {
 
 // gpr's wall clock at which `deadline` of `clock` is reached.
 std::chrono::system_clock::time_point ToSystemTime(Clock& clock, absl::Time deadline);
+
+// A message of `bytes`; what the transport delivered, where it lies.
+grpc::ByteBuffer ToBuffer(const std::string& bytes);
+MessageBytes BytesOf(const grpc::ByteBuffer& buffer);
 
 // The call's end as the reader should see it: the status, with the retry hint of the trailing
 // metadata attached. A message over the receive limit, which gRPC reports as RESOURCE_EXHAUSTED, is

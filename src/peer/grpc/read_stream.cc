@@ -9,21 +9,15 @@
 #include <grpcpp/alarm.h>
 
 #include "peer/grpc/grpc_peer_stream.h"
-#include "peer/grpc/wire.h"
+#include "peer/wire/wire.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
 namespace {
 
-constexpr char kMethod[] = "/peerchunk.v1.ChunkService/ReadBuildFile";
 // How long the driver polls before it blocks, and how quick the answers must have been for that.
 constexpr absl::Duration kPolling = absl::Microseconds(100);
 constexpr absl::Duration kQuick = absl::Microseconds(200);
-
-grpc::ByteBuffer Serialize(const v1::ReadBuildFileRequest& request) {
-  grpc::Slice slice(request.SerializeAsString());
-  return grpc::ByteBuffer(&slice, 1);
-}
 
 bool OneCore() {
   static const bool one = std::thread::hardware_concurrency() <= 1;
@@ -40,7 +34,7 @@ struct ReadStream::Wake {
 ReadStream::ReadStream(std::shared_ptr<grpc::Channel> channel, Clock& clock)
     : channel_(std::move(channel)), clock_(clock), stub_(channel_) {
   context_.set_initial_metadata_corked(true);  // The metadata goes with the first request.
-  call_ = stub_.PrepareCall(&context_, kMethod, &queue_);
+  call_ = stub_.PrepareCall(&context_, kReadBuildFileMethod, &queue_);
   call_->StartCall(nullptr);
   call_->Read(&incoming_, reinterpret_cast<void*>(Tag::kRead));
 }
@@ -68,8 +62,9 @@ bool ReadStream::IsAlive() const {
   return !end_ && !finishing_;
 }
 
-std::shared_ptr<ReadStream::Read> ReadStream::Ask(const PeerRequest& request, absl::Time deadline) {
-  auto read = std::make_shared<Read>();
+std::shared_ptr<SharedReads::Read> ReadStream::Ask(const PeerRequest& request,
+                                                   absl::Time deadline) {
+  auto read = std::make_shared<OneRead>();
   {
     MutexLock lock(mutex_);
     read->id = next_id_++;
@@ -78,14 +73,10 @@ std::shared_ptr<ReadStream::Read> ReadStream::Ask(const PeerRequest& request, ab
       return read;
     }
     reads_.emplace(read->id, read);
-    v1::FileRead* const wire = to_send_.add_reads();
-    wire->set_id(read->id);
-    *wire->mutable_read() = RequestToWire(request);
-    if (deadline != absl::InfiniteFuture()) {
-      const absl::Duration left =
-          std::clamp(deadline - clock_.Now(), absl::Milliseconds(1), absl::Hours(24));
-      wire->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(left)));
-    }
+    to_send_.Add(read->id, request,
+                 deadline == absl::InfiniteFuture()
+                     ? absl::ZeroDuration()
+                     : std::max(deadline - clock_.Now(), absl::Milliseconds(1)));
   }
   Flush();
   return read;
@@ -93,20 +84,20 @@ std::shared_ptr<ReadStream::Read> ReadStream::Ask(const PeerRequest& request, ab
 
 // Sends what has gathered, unless a message is on its way: its end flushes again.
 void ReadStream::Flush() {
-  v1::ReadBuildFileRequest request;
+  std::string request;
   {
     MutexLock lock(mutex_);
-    if (writing_ || finishing_) return;
-    if (to_send_.reads().empty() && to_send_.cancelled().empty()) return;
-    request.Swap(&to_send_);
+    if (writing_ || finishing_ || to_send_.empty()) return;
+    request = to_send_.Take();
     writing_ = true;
   }
-  call_->Write(Serialize(request), reinterpret_cast<void*>(Tag::kWrite));
+  call_->Write(ToBuffer(request), reinterpret_cast<void*>(Tag::kWrite));
 }
 
-absl::StatusOr<ReadPart> ReadStream::Await(Read& read, absl::Time wait_until) {
-  absl::StatusOr<ReadPart> part;
-  std::shared_ptr<Read> next_leader;
+absl::StatusOr<std::optional<ReadPart>> ReadStream::Await(Read& which, absl::Time wait_until) {
+  OneRead& read = Of(which);
+  absl::StatusOr<std::optional<ReadPart>> part;
+  std::shared_ptr<OneRead> next_leader;
   {
     MutexLock lock(mutex_);
     while (!ReadyLocked(read, wait_until, part)) {
@@ -125,7 +116,8 @@ absl::StatusOr<ReadPart> ReadStream::Await(Read& read, absl::Time wait_until) {
 }
 
 // True when `part` is what Await returns.
-bool ReadStream::ReadyLocked(Read& read, absl::Time wait_until, absl::StatusOr<ReadPart>& part) {
+bool ReadStream::ReadyLocked(OneRead& read, absl::Time wait_until,
+                             absl::StatusOr<std::optional<ReadPart>>& part) {
   if (read.cancelled) {
     part = absl::CancelledError("the read was cancelled");
   } else if (!read.parts.empty()) {
@@ -134,7 +126,7 @@ bool ReadStream::ReadyLocked(Read& read, absl::Time wait_until, absl::StatusOr<R
   } else if (read.end) {
     part = *read.end;
   } else if (clock_.Now() >= wait_until) {
-    part = absl::DeadlineExceededError("no message from the peer in time");
+    part = std::nullopt;
   } else {
     return false;
   }
@@ -142,7 +134,7 @@ bool ReadStream::ReadyLocked(Read& read, absl::Time wait_until, absl::StatusOr<R
 }
 
 // One event, on behalf of all readers; the lock is not held while waiting.
-void ReadStream::Drive(Read& read, absl::Time wait_until) {
+void ReadStream::Drive(OneRead& read, absl::Time wait_until) {
   leader_ = &read;
   // Polling takes a core from the others that wait here.
   const bool poll = usual_wait_ < kQuick && reads_.size() == 1 && !OneCore();
@@ -153,12 +145,12 @@ void ReadStream::Drive(Read& read, absl::Time wait_until) {
   const bool written = event.kind == Event::Kind::kWritten;
   mutex_.Lock();
   usual_wait_ += (waited - usual_wait_) / 8;
-  const std::vector<std::shared_ptr<Read>> woken = ApplyLocked(std::move(event));
+  const std::vector<std::shared_ptr<OneRead>> woken = ApplyLocked(std::move(event));
   leader_ = nullptr;
   if (woken.empty() && !written) return;
   mutex_.Unlock();  // Or those woken would wait again at once, for the lock.
   if (written) Flush();
-  for (const std::shared_ptr<Read>& other : woken) other->changed.NotifyAll();
+  for (const std::shared_ptr<OneRead>& other : woken) other->changed.NotifyAll();
   mutex_.Lock();
 }
 
@@ -187,7 +179,7 @@ ReadStream::Event ReadStream::TakeEvent(absl::Time wait_until, bool poll) {
         call_->Finish(&finish_status_, reinterpret_cast<void*>(Tag::kFinish));
         return {.kind = Event::Kind::kFinishing};
       }
-      Event event{.kind = Event::Kind::kParts, .parts = DecodeReadParts(incoming_)};
+      Event event{.kind = Event::Kind::kParts, .parts = DecodeReadParts(BytesOf(incoming_))};
       incoming_.Clear();
       if (!event.parts.ok()) context_.TryCancel();
       call_->Read(&incoming_, reinterpret_cast<void*>(Tag::kRead));
@@ -201,8 +193,8 @@ ReadStream::Event ReadStream::TakeEvent(absl::Time wait_until, bool poll) {
 }
 
 // Returns whom to wake.
-std::vector<std::shared_ptr<ReadStream::Read>> ReadStream::ApplyLocked(Event event) {
-  std::vector<std::shared_ptr<Read>> woken;
+std::vector<std::shared_ptr<ReadStream::OneRead>> ReadStream::ApplyLocked(Event event) {
+  std::vector<std::shared_ptr<OneRead>> woken;
   switch (event.kind) {
     case Event::Kind::kNone:
       return woken;
@@ -223,6 +215,7 @@ std::vector<std::shared_ptr<ReadStream::Read>> ReadStream::ApplyLocked(Event eve
       break;
   }
   if (!event.parts.ok()) return EndLocked(event.parts.status());
+  answered_ = true;
   for (ReadPart& part : *event.parts) {
     const auto found = reads_.find(part.id);
     if (found == reads_.end()) continue;  // Nobody waits for it any more.
@@ -232,8 +225,9 @@ std::vector<std::shared_ptr<ReadStream::Read>> ReadStream::ApplyLocked(Event eve
   return woken;
 }
 
-std::vector<std::shared_ptr<ReadStream::Read>> ReadStream::EndLocked(const absl::Status& status) {
-  std::vector<std::shared_ptr<Read>> woken;
+std::vector<std::shared_ptr<ReadStream::OneRead>> ReadStream::EndLocked(
+    const absl::Status& status) {
+  std::vector<std::shared_ptr<OneRead>> woken;
   if (end_) return woken;
   end_ = status;
   for (auto& [id, read] : reads_) {
@@ -244,14 +238,20 @@ std::vector<std::shared_ptr<ReadStream::Read>> ReadStream::EndLocked(const absl:
 }
 
 // Somebody who waits and whose answer is not there yet.
-std::shared_ptr<ReadStream::Read> ReadStream::NextLeaderLocked() const {
+std::shared_ptr<ReadStream::OneRead> ReadStream::NextLeaderLocked() const {
   for (const auto& [id, read] : reads_) {
     if (read->waiting && read->parts.empty() && !read->end && !read->cancelled) return read;
   }
   return nullptr;
 }
 
-void ReadStream::Cancel(Read& read) {
+bool ReadStream::HasAnswered() const {
+  MutexLock lock(mutex_);
+  return answered_;
+}
+
+void ReadStream::Cancel(Read& which) {
+  OneRead& read = Of(which);
   {
     MutexLock lock(mutex_);
     read.cancelled = true;
@@ -262,78 +262,14 @@ void ReadStream::Cancel(Read& read) {
   wake->alarm.Set(&queue_, std::chrono::system_clock::now(), wake);
 }
 
-void ReadStream::Leave(Read& read, bool answered) {
+void ReadStream::Leave(Read& which, bool answered) {
   {
     MutexLock lock(mutex_);
+    const OneRead& read = Of(which);
     if (reads_.erase(read.id) == 0 || answered || end_) return;
-    to_send_.add_cancelled(read.id);
+    to_send_.Cancel(read.id);
   }
   Flush();
-}
-
-SharedReadPeerStream::SharedReadPeerStream(std::shared_ptr<ReadStream> stream,
-                                           std::shared_ptr<grpc::Channel> channel,
-                                           const PeerRequest& request, PeerCallOptions options,
-                                           Clock& clock, std::function<void()> on_unimplemented)
-    : stream_(std::move(stream)),
-      channel_(std::move(channel)),
-      request_(request),
-      options_(std::move(options)),
-      clock_(clock),
-      on_unimplemented_(std::move(on_unimplemented)),
-      read_(stream_->Ask(request, options_.deadline)) {
-  if (options_.cancellation.stop_possible()) {
-    on_cancel_.emplace(options_.cancellation, [this] { stream_->Cancel(*read_); });
-  }
-}
-
-SharedReadPeerStream::~SharedReadPeerStream() {
-  on_cancel_.reset();
-  stream_->Leave(*read_, answered_);
-}
-
-bool SharedReadPeerStream::IsAlive() const {
-  return instead_ != nullptr ? instead_->IsAlive() : !end_.has_value();
-}
-
-void SharedReadPeerStream::Cancel() { stream_->Cancel(*read_); }
-
-absl::StatusOr<std::optional<PeerMessage>> SharedReadPeerStream::Next(absl::Time wait_until) {
-  if (instead_ != nullptr) return instead_->Next(wait_until);
-  current_.reset();
-  if (end_) {
-    if (end_->ok()) return std::nullopt;
-    return *end_;
-  }
-  auto part = stream_->Await(*read_, std::min(wait_until, options_.deadline));
-  if (!part.ok()) {
-    const absl::Status& why = part.status();
-    if (absl::IsDeadlineExceeded(why) && clock_.Now() < options_.deadline) return why;
-    if (absl::IsUnimplemented(why) && !begun_) {
-      on_unimplemented_();
-      instead_ = std::make_unique<GrpcPeerStream>(channel_, request_, options_, clock_);
-      return instead_->Next(wait_until);
-    }
-    end_ = why;
-    return why;
-  }
-  begun_ = true;
-  if (!part->error.ok()) {
-    answered_ = true;
-    end_ = part->error;
-    return *end_;
-  }
-  auto decoded = MessageDecoder::Decode(part->message);
-  if (!decoded.ok()) {
-    end_ = decoded.status();
-    return *end_;
-  }
-  current_.emplace(*std::move(decoded));
-  if (current_->message().last) {
-    answered_ = true;
-    end_ = absl::OkStatus();
-  }
-  return current_->message();
 }
 
 }  // namespace peerchunk

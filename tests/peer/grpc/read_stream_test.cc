@@ -12,6 +12,7 @@
 
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 
 namespace peerchunk {
@@ -55,19 +56,22 @@ class ScriptedService final : public v1::ChunkService::Service {
   std::atomic<int> calls = 0;
 };
 
-class ReadStreamTest : public testing::Test {
+// Both ways to dial a peer have the same reads.
+using MakeConnector = std::shared_ptr<ChunkServiceConnector> (*)();
+
+class ReadStreamTest : public testing::TestWithParam<MakeConnector> {
  protected:
   void Start(std::function<grpc::Status(Stream&)> serve) {
     service_.serve = std::move(serve);
     grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     const auto policy =
         AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}});
-    client_ = *GrpcConnector::Create({})->Connect(
-        *policy->Check("127.0.0.1:" + std::to_string(port)), PeerLane::kDemand);
+    connector_ = GetParam()();
+    client_ = *connector_->Connect(*policy->Check("127.0.0.1:" + std::to_string(port_)),
+                                   PeerLane::kDemand);
   }
   void TearDown() override {
     client_ = nullptr;
@@ -110,11 +114,20 @@ class ReadStreamTest : public testing::Test {
   }
 
   ScriptedService service_;
+  int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
+  std::shared_ptr<ChunkServiceConnector> connector_;
   std::shared_ptr<ChunkServiceClient> client_;
 };
 
-TEST_F(ReadStreamTest, AnswersAreMatchedInAnyOrder) {
+INSTANTIATE_TEST_SUITE_P(
+    Transports, ReadStreamTest,
+    testing::Values(
+        +[]() -> std::shared_ptr<ChunkServiceConnector> { return GrpcConnector::Create({}); },
+        +[]() -> std::shared_ptr<ChunkServiceConnector> { return Http2Connector::Create({}); }),
+    [](const auto& info) { return info.index == 0 ? "Grpc" : "Http2"; });
+
+TEST_P(ReadStreamTest, AnswersAreMatchedInAnyOrder) {
   Start([](Stream& stream) {
     std::vector<v1::FileRead> reads;
     v1::ReadBuildFileRequest request;
@@ -139,7 +152,7 @@ TEST_F(ReadStreamTest, AnswersAreMatchedInAnyOrder) {
   EXPECT_EQ(service_.streams, 1);
 }
 
-TEST_F(ReadStreamTest, AnAnswerInPartsIsOneStreamOfMessages) {
+TEST_P(ReadStreamTest, AnAnswerInPartsIsOneStreamOfMessages) {
   Start([](Stream& stream) {
     v1::ReadBuildFileRequest request;
     stream.Read(&request);
@@ -169,7 +182,7 @@ TEST_F(ReadStreamTest, AnAnswerInPartsIsOneStreamOfMessages) {
   EXPECT_FALSE(stream->IsAlive());
 }
 
-TEST_F(ReadStreamTest, AReadThatRunsOutOfTimeIsAliveUntilItsOwnDeadline) {
+TEST_P(ReadStreamTest, AReadThatRunsOutOfTimeIsAliveUntilItsOwnDeadline) {
   Start(Silent);
   const auto stream = Ask(0);
   EXPECT_TRUE(absl::IsDeadlineExceeded(stream->Next(absl::InfinitePast()).status()));
@@ -179,7 +192,7 @@ TEST_F(ReadStreamTest, AReadThatRunsOutOfTimeIsAliveUntilItsOwnDeadline) {
   EXPECT_FALSE(late->IsAlive());
 }
 
-TEST_F(ReadStreamTest, CancelEndsAWaitWhetherItDrivesOrNot) {
+TEST_P(ReadStreamTest, CancelEndsAWaitWhetherItDrivesOrNot) {
   Start(Silent);
   std::vector<std::unique_ptr<PeerStream>> streams;
   for (uint64_t i = 0; i < 4; ++i) streams.push_back(Ask(i * 4096));
@@ -195,7 +208,7 @@ TEST_F(ReadStreamTest, CancelEndsAWaitWhetherItDrivesOrNot) {
   EXPECT_EQ(cancelled, 4);
 }
 
-TEST_F(ReadStreamTest, TheCallersStopTokenEndsAWait) {
+TEST_P(ReadStreamTest, TheCallersStopTokenEndsAWait) {
   Start(Silent);
   std::stop_source stop;
   const auto stream = Ask(0, {.cancellation = stop.get_token()});
@@ -204,7 +217,7 @@ TEST_F(ReadStreamTest, TheCallersStopTokenEndsAWait) {
   caller.join();
 }
 
-TEST_F(ReadStreamTest, ADriverThatLeavesHandsTheOthersOn) {
+TEST_P(ReadStreamTest, ADriverThatLeavesHandsTheOthersOn) {
   Start([&](Stream& stream) {
     std::vector<v1::FileRead> reads;
     v1::ReadBuildFileRequest request;
@@ -234,14 +247,14 @@ TEST_F(ReadStreamTest, ADriverThatLeavesHandsTheOthersOn) {
   for (std::thread& reader : readers) reader.join();
 }
 
-TEST_F(ReadStreamTest, APeerThatDoesNotKnowTheMethodIsReadTheOtherWay) {
+TEST_P(ReadStreamTest, APeerThatDoesNotKnowTheMethodIsReadTheOtherWay) {
   Start([](Stream&) { return grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "what?"); });
   for (uint64_t i = 0; i < 5; ++i) EXPECT_EQ(Finish(*Ask(i * 4096), i * 4096), absl::OkStatus());
   EXPECT_EQ(service_.streams, 1) << "asked once";
   EXPECT_EQ(service_.calls, 5);
 }
 
-TEST_F(ReadStreamTest, AnErrorIsItsReadsAlone) {
+TEST_P(ReadStreamTest, AnErrorIsItsReadsAlone) {
   Start([](Stream& stream) {
     v1::ReadBuildFileRequest request;
     while (stream.Read(&request)) {
@@ -270,7 +283,7 @@ TEST_F(ReadStreamTest, AnErrorIsItsReadsAlone) {
   EXPECT_EQ(service_.streams, 1);
 }
 
-TEST_F(ReadStreamTest, AStreamThatEndsFailsItsReadsAndTheNextReadOpensAnother) {
+TEST_P(ReadStreamTest, AStreamThatEndsFailsItsReadsAndTheNextReadOpensAnother) {
   Start([first = std::make_shared<std::atomic<bool>>(true)](Stream& stream) {
     if (!first->exchange(false)) return Serve(stream);
     v1::ReadBuildFileRequest request;
@@ -282,7 +295,39 @@ TEST_F(ReadStreamTest, AStreamThatEndsFailsItsReadsAndTheNextReadOpensAnother) {
   EXPECT_EQ(service_.streams, 2);
 }
 
-TEST_F(ReadStreamTest, AMessageThatMakesNoSenseEndsTheStream) {
+TEST_P(ReadStreamTest, AStreamThatEndedWhileNobodyReadFailsNoRead) {
+  std::atomic<bool> end = false;
+  Start([&, first = std::make_shared<std::atomic<bool>>(true)](Stream& stream) {
+    if (!first->exchange(false)) return Serve(stream);
+    v1::ReadBuildFileRequest request;
+    stream.Read(&request);
+    v1::ReadBuildFileResponse response;
+    Answer(request.reads(0), response.add_parts());
+    stream.Write(response);
+    end.wait(false);
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
+  });
+  EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
+  end = true;
+  end.notify_all();
+  for (uint64_t i = 1; i < 4; ++i) EXPECT_EQ(Finish(*Ask(i * 4096), i * 4096), absl::OkStatus());
+  EXPECT_EQ(service_.streams, 2);
+}
+
+TEST_P(ReadStreamTest, AServerThatStartsAgainIsReadAsIfNothingHadBeen) {
+  Start(Serve);
+  EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
+  server_->Shutdown(std::chrono::system_clock::now());
+  server_ = nullptr;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:" + std::to_string(port_), grpc::InsecureServerCredentials());
+  builder.RegisterService(&service_);
+  server_ = builder.BuildAndStart();
+  ASSERT_NE(server_, nullptr);
+  EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
+}
+
+TEST_P(ReadStreamTest, AMessageThatMakesNoSenseEndsTheStream) {
   Start([first = std::make_shared<std::atomic<bool>>(true)](Stream& stream) {
     if (!first->exchange(false)) return Serve(stream);
     v1::ReadBuildFileRequest request;
@@ -296,7 +341,7 @@ TEST_F(ReadStreamTest, AMessageThatMakesNoSenseEndsTheStream) {
   EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
 }
 
-TEST_F(ReadStreamTest, AnswersToReadsThatNobodyAskedForAreDropped) {
+TEST_P(ReadStreamTest, AnswersToReadsThatNobodyAskedForAreDropped) {
   Start([](Stream& stream) {
     v1::ReadBuildFileRequest request;
     while (stream.Read(&request)) {
@@ -313,7 +358,7 @@ TEST_F(ReadStreamTest, AnswersToReadsThatNobodyAskedForAreDropped) {
   EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
 }
 
-TEST_F(ReadStreamTest, ManyReadersComeAndGo) {
+TEST_P(ReadStreamTest, ManyReadersComeAndGo) {
   Start(Serve);
   std::vector<std::thread> readers;
   for (uint64_t i = 0; i < 16; ++i) {

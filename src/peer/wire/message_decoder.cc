@@ -1,11 +1,13 @@
-#include "peer/grpc/message_decoder.h"
+#include "peer/wire/message_decoder.h"
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
-#include "peer/grpc/slice_cursor.h"
-#include "peer/grpc/wire.h"
+#include "peer/wire/wire.h"
+#include "peer/wire/wire_cursor.h"
 #include "peerchunk/base/status.h"
+#include "peerchunk/v1/chunk_service.pb.h"
 
 namespace peerchunk {
 namespace {
@@ -14,7 +16,7 @@ using Response = v1::GetBuildFileResponse;
 using WireExtent = v1::Extent;
 
 // Parses the extent that ends when `in.left()` has fallen to `end_left`.
-absl::Status ReadExtent(SliceCursor& in, uint64_t end_left, PeerExtent& extent,
+absl::Status ReadExtent(WireCursor& in, uint64_t end_left, PeerExtent& extent,
                         std::vector<std::string_view>& pieces) {
   uint64_t zero_length = 0;
   uint64_t data_length = 0;
@@ -51,10 +53,10 @@ absl::Status ReadExtent(SliceCursor& in, uint64_t end_left, PeerExtent& extent,
 
 }  // namespace
 
-absl::StatusOr<MessageDecoder> MessageDecoder::Decode(const grpc::ByteBuffer& buffer) {
+absl::StatusOr<MessageDecoder> MessageDecoder::Decode(MessageBytes bytes) {
   MessageDecoder decoder;
-  if (!buffer.Dump(&decoder.slices_).ok()) return Malformed("unreadable buffer");
-  SliceCursor in(decoder.slices_);
+  decoder.bytes_ = std::move(bytes);
+  WireCursor in(decoder.bytes_.pieces);
   PeerMessage& message = decoder.message_;
   std::string text;
   while (in.left() > 0) {
@@ -66,13 +68,9 @@ absl::StatusOr<MessageDecoder> MessageDecoder::Decode(const grpc::ByteBuffer& bu
         (tag.field == Response::kHeadFieldNumber || tag.field == Response::kStatusFieldNumber)) {
       ok = in.ReadVarint(number) && in.TakeString(number, text);
       if (ok && tag.field == Response::kHeadFieldNumber) {
-        v1::FileHead wire;
-        if (!wire.ParseFromString(text)) return Malformed("head");
-        PEERCHUNK_ASSIGN_OR_RETURN(message.head, HeadFromWire(wire));
+        PEERCHUNK_ASSIGN_OR_RETURN(message.head, DecodeHead(text));
       } else if (ok) {
-        v1::BuildStatus wire;
-        if (!wire.ParseFromString(text)) return Malformed("status");
-        PEERCHUNK_ASSIGN_OR_RETURN(message.status, StatusFromWire(wire));
+        PEERCHUNK_ASSIGN_OR_RETURN(message.status, DecodeStatus(text));
       }
     } else if (tag.type == kVarint && tag.field == Response::kLastFieldNumber) {
       ok = in.ReadVarint(number);

@@ -4,21 +4,21 @@
 #include <vector>
 
 #include <absl/status/statusor.h>
-#include <grpcpp/support/byte_buffer.h>
 
+#include "peer/wire/message_bytes.h"
 #include "peerchunk/peer/chunk_service_client.h"
 
 namespace peerchunk {
 
-// One GetBuildFileResponse, taken apart where it lies: the extent's data stays in the slices that
-// the transport filled. Total: any bytes give a message or DataLoss. The pieces of
+// One GetBuildFileResponse, taken apart where it lies: the extent's data stays where the
+// transport put it. Total: any bytes give a message or DataLoss. The pieces of
 // `message().extent` live as long as the decoder. Not thread-safe.
 class MessageDecoder {
  public:
   // No data longer than this in one extent (DESIGN section 5).
   static constexpr uint64_t kMaxExtentDataBytes = 1024 * 1024;
 
-  static absl::StatusOr<MessageDecoder> Decode(const grpc::ByteBuffer& buffer);
+  static absl::StatusOr<MessageDecoder> Decode(MessageBytes bytes);
 
   MessageDecoder(MessageDecoder&&) = default;
   MessageDecoder& operator=(MessageDecoder&&) = default;
@@ -28,7 +28,7 @@ class MessageDecoder {
  private:
   MessageDecoder() = default;
 
-  std::vector<grpc::Slice> slices_;       // Keep the bytes alive.
+  MessageBytes bytes_;
   std::vector<std::string_view> pieces_;  // Of the extent's data.
   PeerMessage message_;
 };

@@ -1,8 +1,10 @@
-#include "peer/grpc/message_decoder.h"
+#include "peer/wire/message_decoder.h"
 
+#include <algorithm>
+#include <memory>
 #include <random>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -12,17 +14,18 @@
 namespace peerchunk {
 namespace {
 
-// The bytes as a buffer cut into slices at random places, as a transport delivers them.
-grpc::ByteBuffer Buffer(const std::string& bytes, std::mt19937* random = nullptr) {
-  std::vector<grpc::Slice> slices;
+// The bytes cut into pieces at random places, as a transport may deliver them.
+MessageBytes Buffer(std::string bytes, std::mt19937* random = nullptr) {
+  const auto kept = std::make_shared<const std::string>(std::move(bytes));
+  MessageBytes message{.pieces = {}, .owner = kept};
   size_t at = 0;
-  while (at < bytes.size()) {
-    const size_t left = bytes.size() - at;
+  while (at < kept->size()) {
+    const size_t left = kept->size() - at;
     const size_t size = random == nullptr ? left : std::min<size_t>(left, (*random)() % 40);
-    slices.emplace_back(bytes.data() + at, size);
+    message.pieces.push_back(std::string_view(*kept).substr(at, size));
     at += size;
   }
-  return grpc::ByteBuffer(slices.data(), slices.size());
+  return message;
 }
 
 v1::GetBuildFileResponse DataMessage(const std::string& data) {
@@ -46,8 +49,7 @@ TEST(MessageDecoderTest, ReadsWhatGeneratedCodeWritesHoweverItIsCut) {
     message.mutable_head()->set_total_size(random());
     message.set_last(random() % 2 == 0);
     message.set_next_offset(random());
-    const grpc::ByteBuffer buffer = Buffer(message.SerializeAsString(), &random);
-    const auto decoded = MessageDecoder::Decode(buffer);
+    const auto decoded = MessageDecoder::Decode(Buffer(message.SerializeAsString(), &random));
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     EXPECT_EQ(decoded->message().head->total_size, message.head().total_size());
     EXPECT_EQ(decoded->message().last, message.last());

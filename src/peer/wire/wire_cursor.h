@@ -6,8 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include <grpcpp/support/slice.h>
-
 #include "peerchunk/base/status.h"
 
 // The protobuf wire format, read where the transport left it (protobuf.dev/programming-guides/
@@ -23,11 +21,12 @@ inline absl::Status Malformed(const char* what) {
   return absl::DataLossError(absl::StrCat("malformed message from the peer: ", what));
 }
 
-// A cursor over the slices of one message, limited to a sub-message by `left`.
-class SliceCursor {
+// A cursor over the pieces of one message, limited to a sub-message by `left`.
+class WireCursor {
  public:
-  explicit SliceCursor(const std::vector<grpc::Slice>& slices) : slices_(slices) {
-    for (const grpc::Slice& slice : slices_) left_ += slice.size();
+  // `pieces` outlives the cursor.
+  explicit WireCursor(const std::vector<std::string_view>& pieces) : pieces_(pieces) {
+    for (const std::string_view piece : pieces_) left_ += piece.size();
     SkipEmpty();
   }
 
@@ -35,7 +34,7 @@ class SliceCursor {
 
   bool ReadByte(uint8_t& byte) {
     if (left_ == 0) return false;
-    byte = slices_[index_].begin()[position_];
+    byte = static_cast<uint8_t>(pieces_[index_][position_]);
     Advance(1);
     return true;
   }
@@ -64,26 +63,13 @@ class SliceCursor {
     return true;
   }
 
-  // Takes `length` bytes as views into the slices.
-  bool Take(uint64_t length, std::vector<std::string_view>& pieces) {
+  // Takes `length` bytes where they lie.
+  bool Take(uint64_t length, std::vector<std::string_view>& taken) {
     if (length > left_) return false;
     while (length > 0) {
-      const grpc::Slice& slice = slices_[index_];
-      const size_t take = std::min<uint64_t>(length, slice.size() - position_);
-      pieces.emplace_back(reinterpret_cast<const char*>(slice.begin()) + position_, take);
-      length -= take;
-      Advance(take);
-    }
-    return true;
-  }
-
-  // Takes `length` bytes as slices that share their memory.
-  bool TakeSlices(uint64_t length, std::vector<grpc::Slice>& slices) {
-    if (length > left_) return false;
-    while (length > 0) {
-      const grpc::Slice& slice = slices_[index_];
-      const size_t take = std::min<uint64_t>(length, slice.size() - position_);
-      slices.push_back(slice.sub(position_, position_ + take));
+      const std::string_view piece = pieces_[index_];
+      const size_t take = std::min<uint64_t>(length, piece.size() - position_);
+      taken.push_back(piece.substr(position_, take));
       length -= take;
       Advance(take);
     }
@@ -101,7 +87,7 @@ class SliceCursor {
   bool Skip(uint64_t length) {
     if (length > left_) return false;
     while (length > 0) {
-      const size_t take = std::min<uint64_t>(length, slices_[index_].size() - position_);
+      const size_t take = std::min<uint64_t>(length, pieces_[index_].size() - position_);
       length -= take;
       Advance(take);
     }
@@ -125,20 +111,20 @@ class SliceCursor {
   }
 
  private:
-  // `n` stays within the current slice.
+  // `n` stays within the current piece.
   void Advance(size_t n) {
     position_ += n;
     left_ -= n;
     SkipEmpty();
   }
   void SkipEmpty() {
-    while (index_ < slices_.size() && position_ == slices_[index_].size()) {
+    while (index_ < pieces_.size() && position_ == pieces_[index_].size()) {
       ++index_;
       position_ = 0;
     }
   }
 
-  const std::vector<grpc::Slice>& slices_;
+  const std::vector<std::string_view>& pieces_;
   size_t index_ = 0;
   size_t position_ = 0;
   uint64_t left_ = 0;
@@ -149,7 +135,7 @@ struct Tag {
   uint32_t type = 0;
 };
 
-inline bool ReadTag(SliceCursor& in, Tag& tag) {
+inline bool ReadTag(WireCursor& in, Tag& tag) {
   uint64_t value = 0;
   if (!in.ReadVarint(value)) return false;
   tag = {value >> 3, static_cast<uint32_t>(value & 7)};

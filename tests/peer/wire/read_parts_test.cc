@@ -1,8 +1,9 @@
-#include "peer/grpc/read_parts.h"
+#include "peer/wire/read_parts.h"
 
+#include <memory>
 #include <random>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -12,21 +13,18 @@
 namespace peerchunk {
 namespace {
 
-grpc::ByteBuffer Buffer(const std::string& bytes, size_t slice_bytes = 1 << 20) {
-  std::vector<grpc::Slice> slices;
-  for (size_t at = 0; at < bytes.size(); at += slice_bytes) {
-    slices.emplace_back(bytes.substr(at, slice_bytes));
+MessageBytes Buffer(std::string bytes, size_t piece_bytes = 1 << 20) {
+  const auto kept = std::make_shared<const std::string>(std::move(bytes));
+  MessageBytes message{.pieces = {}, .owner = kept};
+  for (size_t at = 0; at < kept->size(); at += piece_bytes) {
+    message.pieces.push_back(std::string_view(*kept).substr(at, piece_bytes));
   }
-  return grpc::ByteBuffer(slices.data(), slices.size());
+  return message;
 }
 
-std::string Bytes(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(buffer.Dump(&slices).ok());
+std::string Bytes(const MessageBytes& message) {
   std::string bytes;
-  for (const grpc::Slice& slice : slices) {
-    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
-  }
+  for (const std::string_view piece : message.pieces) bytes.append(piece);
   return bytes;
 }
 

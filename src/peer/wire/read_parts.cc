@@ -1,10 +1,10 @@
-#include "peer/grpc/read_parts.h"
+#include "peer/wire/read_parts.h"
 
 #include <string>
 #include <utility>
 
-#include "base/grpc_status.h"
-#include "peer/grpc/slice_cursor.h"
+#include "peer/wire/wire.h"
+#include "peer/wire/wire_cursor.h"
 #include "peerchunk/peer/chunk_service_client.h"
 #include "peerchunk/v1/chunk_service.pb.h"
 
@@ -12,15 +12,14 @@ namespace peerchunk {
 namespace {
 
 absl::Status ErrorFromWire(const v1::ReadError& wire) {
-  absl::Status error =
-      ToAbslStatus(grpc::Status(static_cast<grpc::StatusCode>(wire.code()), wire.message()));
+  absl::Status error = StatusFromCode(wire.code(), wire.message());
   if (error.ok()) return Malformed("an error that is none");
   if (!absl::IsResourceExhausted(error)) return error;
   return WithRetryAfter(std::move(error), absl::Milliseconds(wire.retry_after_ms()));
 }
 
 // Parses the part that ends when `in.left()` has fallen to `end_left`.
-absl::StatusOr<ReadPart> ReadOnePart(SliceCursor& in, uint64_t end_left) {
+absl::StatusOr<ReadPart> ReadOnePart(WireCursor& in, uint64_t end_left) {
   ReadPart part;
   bool has_message = false;
   while (in.left() > end_left) {
@@ -41,9 +40,7 @@ absl::StatusOr<ReadPart> ReadOnePart(SliceCursor& in, uint64_t end_left) {
     } else if (tag.field == v1::FileReadPart::kMessageFieldNumber && tag.type == kBytes) {
       if (has_message) return Malformed("a part with two messages");
       has_message = true;
-      std::vector<grpc::Slice> slices;
-      ok = fits() && in.TakeSlices(length, slices);
-      part.message = grpc::ByteBuffer(slices.data(), slices.size());
+      ok = fits() && in.Take(length, part.message.pieces);
     } else {
       ok = in.SkipField(tag.type);
     }
@@ -56,10 +53,8 @@ absl::StatusOr<ReadPart> ReadOnePart(SliceCursor& in, uint64_t end_left) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<ReadPart>> DecodeReadParts(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  if (!buffer.Dump(&slices).ok()) return Malformed("unreadable buffer");
-  SliceCursor in(slices);
+absl::StatusOr<std::vector<ReadPart>> DecodeReadParts(const MessageBytes& bytes) {
+  WireCursor in(bytes.pieces);
   std::vector<ReadPart> parts;
   while (in.left() > 0) {
     Tag tag;
@@ -70,7 +65,9 @@ absl::StatusOr<std::vector<ReadPart>> DecodeReadParts(const grpc::ByteBuffer& bu
     }
     uint64_t length = 0;
     if (!in.ReadVarint(length) || length > in.left()) return Malformed("part");
-    PEERCHUNK_ASSIGN_OR_RETURN(parts.emplace_back(), ReadOnePart(in, in.left() - length));
+    PEERCHUNK_ASSIGN_OR_RETURN(ReadPart& part = parts.emplace_back(),
+                               ReadOnePart(in, in.left() - length));
+    part.message.owner = bytes.owner;
   }
   return parts;
 }

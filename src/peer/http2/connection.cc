@@ -1,0 +1,443 @@
+#include "peer/http2/connection.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "peer/http2/connection_call.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk::http2 {
+namespace {
+
+// Holds any frame but DATA whole.
+constexpr size_t kStagedBytes = 128 * 1024;
+// What is left of a message is read straight into it when it is as much.
+constexpr size_t kDirectBytes = 4096;
+// The connection as a whole is held back only by what its calls may be sent.
+constexpr uint32_t kConnectionWindow = kMaxWindow;
+// How long the driver polls before it waits, and how quick answers must have been for that.
+constexpr absl::Duration kPolling = absl::Microseconds(100);
+constexpr absl::Duration kQuick = absl::Microseconds(200);
+
+bool OneCore() {
+  static const bool one = std::thread::hardware_concurrency() <= 1;
+  return one;
+}
+
+}  // namespace
+
+Connection::Connection(std::unique_ptr<Socket> socket, std::string authority, bool tls,
+                       Clock& clock)
+    : socket_(std::move(socket)),
+      authority_(std::move(authority)),
+      tls_(tls),
+      clock_(clock),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      pool_(std::make_shared<BufferPool>()),
+      staged_(kStagedBytes) {
+  MutexLock lock(mutex_);
+  out_ = kPreface;
+  AppendSettings(out_, {{Setting::kEnablePush, 0},
+                        {Setting::kInitialWindowSize, kCallWindow},
+                        {Setting::kMaxFrameSize, kFrameBytes},
+                        {Setting::kMaxHeaderListSize, kMaxHeaderBlockBytes}});
+  AppendWindowUpdate(out_, 0, kConnectionWindow - kDefaultWindow);
+}
+
+Connection::~Connection() = default;
+
+// --- Sending.
+
+std::shared_ptr<Connection::Call> Connection::Start(Request request,
+                                                    std::shared_ptr<CallSink> sink) {
+  auto call = std::make_shared<Call>(std::move(sink),
+                                     EncodeRequestHead({.path = request.method,
+                                                        .authority = authority_,
+                                                        .tls = tls_,
+                                                        .timeout = request.timeout}),
+                                     request.more_follow, pool_);
+  std::optional<absl::Status> refused;
+  {
+    MutexLock lock(mutex_);
+    if (failed_) {
+      refused = *failed_;
+    } else if (leaving_) {
+      refused = absl::UnavailableError("the peer is closing the connection");
+    } else {
+      if (!request.more_follow) QueueLocked(*call, request.message);
+      if (calls_.size() < peer_max_calls_) {
+        StartLocked(call);
+      } else {
+        unstarted_.push_back(call);
+      }
+    }
+    if (refused) call->over = true;
+  }
+  if (refused) {
+    Waiters nobody;  // The caller, who does not wait yet.
+    call->sink->OnEnd(*refused, /*unanswered=*/true, nobody);
+  } else {
+    FlushUnlessDriven();
+  }
+  return call;
+}
+
+void Connection::StartLocked(const std::shared_ptr<Call>& call) {
+  call->id = next_id_;
+  next_id_ += 2;
+  if (next_id_ > kMaxStreamId) leaving_ = true;
+  call->send_window = peer_call_window_;
+  calls_.emplace(call->id, call);
+  AppendFrameHeader(out_, FrameType::kHeaders, kEndHeaders, call->id, call->head.size());
+  out_ += std::exchange(call->head, {});
+  PumpLocked(*call);
+}
+
+// A message goes with a flag for compression, which there is none of, and its length before it.
+void Connection::QueueLocked(Call& call, std::string_view message) {
+  call.to_send.push_back(0);
+  AppendU32(call.to_send, static_cast<uint32_t>(message.size()));
+  call.to_send.append(message);
+}
+
+// Makes frames of what the windows let out.
+void Connection::PumpLocked(Call& call) {
+  while (!call.to_send.empty() && call.send_window > 0 && send_window_ > 0) {
+    const auto size =
+        static_cast<size_t>(std::min<int64_t>({static_cast<int64_t>(call.to_send.size()),
+                                               peer_frame_bytes_, call.send_window, send_window_}));
+    const bool end = !call.more_follow && size == call.to_send.size();
+    AppendFrameHeader(out_, FrameType::kData, end ? kEndStream : 0, call.id, size);
+    out_.append(call.to_send, 0, size);
+    call.to_send.erase(0, size);
+    call.send_window -= static_cast<int64_t>(size);
+    send_window_ -= static_cast<int64_t>(size);
+    call.half_closed = end;
+  }
+}
+
+void Connection::SendGathered(const std::shared_ptr<Call>& call) {
+  {
+    MutexLock lock(mutex_);
+    if (call->over) return;
+    if (!std::exchange(call->gathering, true)) gathering_.push_back(call);
+  }
+  FlushUnlessDriven();
+}
+
+// Takes what has gathered, of calls that have nothing left of what they sent before.
+void Connection::GatherLocked() {
+  std::erase_if(gathering_, [&](const std::shared_ptr<Call>& call) PEERCHUNK_REQUIRES(mutex_) {
+    if (!call->over && (call->id == 0 || !call->to_send.empty())) return false;
+    call->gathering = false;
+    if (call->over) return true;
+    const std::string message = call->sink->Gather();
+    if (!message.empty()) {
+      QueueLocked(*call, message);
+      PumpLocked(*call);
+    }
+    return true;
+  });
+}
+
+void Connection::Taken(Call& call, size_t message_bytes) {
+  {
+    MutexLock lock(mutex_);
+    if (call.over) return;
+    call.taken += message_bytes + 5;
+    if (call.taken < kCallWindow / 2) return;
+    AppendWindowUpdate(out_, call.id, static_cast<uint32_t>(call.taken));
+    call.receive_window += static_cast<int64_t>(std::exchange(call.taken, 0));
+  }
+  FlushUnlessDriven();
+}
+
+void Connection::Leave(Call& call) {
+  {
+    MutexLock lock(mutex_);
+    if (call.over) return;
+    CloseLocked(call);
+  }
+  FlushUnlessDriven();
+}
+
+// The call is over on this side: nothing of it is waited for any more.
+void Connection::CloseLocked(Call& call) {
+  call.over = true;
+  if (call.id == 0) {
+    std::erase_if(unstarted_, [&](const auto& other) { return other.get() == &call; });
+    return;
+  }
+  if (!call.half_closed || !call.ended_by_peer) {
+    AppendRstStream(out_, call.id, ErrorCode::kCancel);
+  }
+  calls_.erase(call.id);
+  while (!unstarted_.empty() && !leaving_ && calls_.size() < peer_max_calls_) {
+    const std::shared_ptr<Call> next = unstarted_.front();
+    unstarted_.erase(unstarted_.begin());
+    StartLocked(next);
+  }
+}
+
+bool Connection::MayFlushLocked() const {
+  const bool any = !out_.empty() || !gathering_.empty();
+  return any && can_write_ && !writing_ && !blocked_ && !failed_;
+}
+
+void Connection::FlushUnlessDriven() {
+  {
+    MutexLock lock(mutex_);
+    if (driver_ != nullptr && driver_works_) return;
+  }
+  Flush();
+}
+
+void Connection::Flush() {
+  std::string frames;
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      if (!MayFlushLocked()) return;
+      GatherLocked();
+      if (out_.empty()) return;
+      frames.clear();
+      frames.swap(out_);
+      writing_ = true;
+    }
+    size_t sent = 0;
+    bool ended = false;
+    while (sent < frames.size()) {
+      const auto step = socket_->Write(std::string_view(frames).substr(sent));
+      ended = !step.ok();
+      if (ended || *step == 0) break;
+      sent += *step;
+    }
+    // Whoever reads finds out.
+    if (ended) socket_->Shutdown();
+    bool wake = false;
+    {
+      MutexLock lock(mutex_);
+      writing_ = false;
+      if (ended) return;
+      if (sent < frames.size()) {
+        out_.insert(0, frames, sent);
+        blocked_ = true;
+        wake = driver_ != nullptr;
+      }
+    }
+    if (wake) WakeDriver();  // It has to watch for the socket's taking more.
+  }
+}
+
+void Connection::WakeDriver() {
+  const uint64_t one = 1;
+  // It fails only when so many wakes are pending that one more changes nothing.
+  [[maybe_unused]] const ssize_t written = write(wake_.fd(), &one, sizeof(one));
+}
+
+// --- Waiting and driving.
+
+absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time until) {
+  absl::Status result;
+  std::shared_ptr<Waiter> next_driver;
+  {
+    MutexLock lock(mutex_);
+    while (true) {
+      if (waiter->cancelled_) {
+        result = absl::CancelledError("the read was cancelled");
+        break;
+      }
+      if (std::exchange(waiter->ready_, false)) break;
+      if (until != absl::InfiniteFuture() && clock_.Now() >= until) {
+        result = absl::DeadlineExceededError("no message from the peer in time");
+        break;
+      }
+      if (driver_ == nullptr) {
+        Drive(waiter, until);
+      } else {
+        waiter->waiting_ = true;
+        waiting_.push_back(waiter);
+        clock_.WaitUntil(waiter->changed_, mutex_, until);
+        std::erase(waiting_, waiter);
+        waiter->waiting_ = false;
+      }
+    }
+    if (driver_ == nullptr) next_driver = NextDriverLocked();
+  }
+  if (next_driver != nullptr) next_driver->changed_.NotifyAll();
+  return result;
+}
+
+std::shared_ptr<Waiter> Connection::NextDriverLocked() const {
+  for (const std::shared_ptr<Waiter>& waiter : waiting_) {
+    if (!waiter->ready_ && !waiter->cancelled_) return waiter;
+  }
+  return nullptr;
+}
+
+void Connection::Cancel(Waiter& waiter) {
+  {
+    MutexLock lock(mutex_);
+    waiter.cancelled_ = true;
+    waiter.changed_.NotifyAll();
+    if (driver_ != &waiter) return;
+  }
+  WakeDriver();
+}
+
+// One turn, on behalf of all.
+void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) {
+  driver_ = waiter.get();
+  driver_works_ = true;
+  // Polling takes a core from the others that wait here.
+  const bool poll = usual_wait_ < kQuick && waiting_.empty() && !OneCore();
+  mutex_.Unlock();
+  Waiters ready;
+  const absl::Status turn = Turn(until, poll, ready);
+  if (!turn.ok()) FailAll(turn, ready);
+  mutex_.Lock();
+  driver_ = nullptr;
+  driver_works_ = false;
+  bool others = false;
+  for (const std::shared_ptr<Waiter>& other : ready) {
+    other->ready_ = true;
+    others |= other->waiting_;
+  }
+  if (!others && !MayFlushLocked()) return;
+  mutex_.Unlock();  // Or those woken would wait again at once, for the lock.
+  for (const std::shared_ptr<Waiter>& other : ready) {
+    if (other != waiter) other->changed_.NotifyAll();
+  }
+  Flush();
+  mutex_.Lock();
+}
+
+absl::Status Connection::Turn(absl::Time until, bool poll, Waiters& ready) {
+  if (!opened_) {
+    PEERCHUNK_ASSIGN_OR_RETURN(opened_, socket_->Open());
+    if (!opened_) {
+      WaitForSocket(until, socket_->OpenEvents());
+      return absl::OkStatus();
+    }
+    MutexLock lock(mutex_);
+    can_write_ = true;
+  }
+  return Receive(until, poll, ready);
+}
+
+// False when there is nothing to do but look at the time.
+bool Connection::WaitForSocket(absl::Time until, short events) {
+  {
+    // From here on, who has something to send sends it.
+    MutexLock lock(mutex_);
+    driver_works_ = false;
+    if (blocked_) events |= POLLOUT;
+  }
+  Flush();
+  timespec limit{};
+  const timespec* timeout = nullptr;
+  if (until != absl::InfiniteFuture()) {
+    limit =
+        absl::ToTimespec(std::clamp(until - clock_.Now(), absl::ZeroDuration(), absl::Hours(1)));
+    timeout = &limit;
+  }
+  pollfd fds[] = {{.fd = socket_->fd(), .events = events, .revents = 0},
+                  {.fd = wake_.fd(), .events = POLLIN, .revents = 0}};
+  const int count = ppoll(fds, 2, timeout, nullptr);
+  MutexLock lock(mutex_);
+  driver_works_ = true;
+  if (count <= 0) return false;
+  if (fds[1].revents != 0) {
+    uint64_t wakes = 0;
+    [[maybe_unused]] const ssize_t got = read(wake_.fd(), &wakes, sizeof(wakes));
+  }
+  if ((fds[0].revents & POLLOUT) != 0) blocked_ = false;
+  return fds[0].revents != 0;
+}
+
+// One read of the socket: what belongs to a message that is under way straight into it, the rest to
+// be parsed. False: nothing is there.
+absl::StatusOr<bool> Connection::ReadSome(Waiters& ready) {
+  if (staged_begin_ == staged_end_) {
+    staged_begin_ = staged_end_ = 0;
+  } else if (staged_begin_ > 0) {
+    std::memmove(staged_.data(), staged_.data() + staged_begin_, staged_end_ - staged_begin_);
+    staged_end_ -= staged_begin_;
+    staged_begin_ = 0;
+  }
+  const absl::Span<char> staging =
+      absl::MakeSpan(staged_.data() + staged_end_, staged_.size() - staged_end_);
+  absl::Span<char> direct;
+  if (data_ && data_->call != nullptr && staging.size() == staged_.size()) {
+    direct = data_->call->assembler.Target();
+    direct = direct.first(std::min<size_t>(direct.size(), data_->left));
+    if (direct.size() < kDirectBytes) direct = {};
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(const size_t got, direct.empty() ? socket_->Read(staging, {})
+                                                              : socket_->Read(direct, staging));
+  expect_more_ = got > 0 && got >= (direct.empty() ? staging.size() : direct.size());
+  const size_t in_place = std::min(got, direct.size());
+  staged_end_ += got - in_place;
+  if (in_place > 0) PEERCHUNK_RETURN_IF_ERROR(TakeData(in_place, ready));
+  return got > 0;
+}
+
+absl::Status Connection::Receive(absl::Time until, bool poll, Waiters& ready) {
+  bool got = false;
+  if (expect_more_ || socket_->HasBuffered()) {
+    PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
+  }
+  if (!got) {
+    const absl::Time begun = clock_.Now();
+    if (poll) {
+      PEERCHUNK_ASSIGN_OR_RETURN(got, Poll(std::min(until, begun + kPolling), ready));
+    }
+    if (!got && WaitForSocket(until, POLLIN)) {
+      PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
+    }
+    const absl::Duration waited = clock_.Now() - begun;
+    MutexLock lock(mutex_);
+    usual_wait_ += (waited - usual_wait_) / 8;
+  }
+  return got ? Parse(ready) : absl::OkStatus();
+}
+
+// Asks again and again: an answer that comes soon is taken without the cost of falling asleep.
+absl::StatusOr<bool> Connection::Poll(absl::Time until, Waiters& ready) {
+  {
+    MutexLock lock(mutex_);
+    driver_works_ = false;
+  }
+  Flush();
+  bool got = false;
+  do {
+    PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
+  } while (!got && clock_.Now() < until);
+  MutexLock lock(mutex_);
+  driver_works_ = true;
+  return got;
+}
+
+bool Connection::IsOpen() const {
+  MutexLock lock(mutex_);
+  return settings_seen_ && !failed_;
+}
+
+bool Connection::IsUsable() const {
+  MutexLock lock(mutex_);
+  return !failed_ && !leaving_;
+}
+
+bool Connection::HasNoCallsBut(size_t count) const {
+  MutexLock lock(mutex_);
+  return calls_.size() + unstarted_.size() <= count;
+}
+
+}  // namespace peerchunk::http2

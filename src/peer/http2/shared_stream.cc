@@ -1,0 +1,147 @@
+#include "peer/http2/shared_stream.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "peerchunk/base/status.h"
+
+namespace peerchunk::http2 {
+
+class SharedStream::Sink final : public CallSink {
+ public:
+  explicit Sink(std::weak_ptr<SharedStream> stream) : stream_(std::move(stream)) {}
+
+  void OnMessage(MessageBytes message, Waiters& ready) override {
+    if (const auto stream = stream_.lock()) stream->OnMessage(message, ready);
+  }
+  void OnEnd(const absl::Status& status, bool, Waiters& ready) override {
+    if (const auto stream = stream_.lock()) stream->OnEnd(status, ready);
+  }
+  std::string Gather() override {
+    const auto stream = stream_.lock();
+    if (stream == nullptr) return {};
+    MutexLock lock(stream->mutex_);
+    return stream->to_send_.Take();
+  }
+
+ private:
+  const std::weak_ptr<SharedStream> stream_;
+};
+
+std::shared_ptr<SharedStream> SharedStream::Open(std::shared_ptr<Connection> connection,
+                                                 Clock& clock) {
+  std::shared_ptr<SharedStream> stream(new SharedStream(std::move(connection), clock));
+  stream->call_ = stream->connection_->Start({.method = kReadBuildFileMethod, .more_follow = true},
+                                             std::make_shared<Sink>(stream));
+  return stream;
+}
+
+SharedStream::~SharedStream() {
+  if (call_ != nullptr) connection_->Leave(*call_);
+}
+
+bool SharedStream::IsAlive() const {
+  MutexLock lock(mutex_);
+  return !end_;
+}
+
+bool SharedStream::IsIdle() const {
+  MutexLock lock(mutex_);
+  return reads_.empty();
+}
+
+bool SharedStream::HasAnswered() const {
+  MutexLock lock(mutex_);
+  return answered_;
+}
+
+std::shared_ptr<SharedReads::Read> SharedStream::Ask(const PeerRequest& request,
+                                                     absl::Time deadline) {
+  auto read = std::make_shared<OneRead>();
+  {
+    MutexLock lock(mutex_);
+    read->id = next_id_++;
+    if (end_) {
+      read->end = *end_;
+      return read;
+    }
+    reads_.emplace(read->id, read);
+    to_send_.Add(read->id, request,
+                 deadline == absl::InfiniteFuture()
+                     ? absl::ZeroDuration()
+                     : std::max(deadline - clock_.Now(), absl::Milliseconds(1)));
+  }
+  connection_->SendGathered(call_);
+  return read;
+}
+
+absl::StatusOr<std::optional<ReadPart>> SharedStream::Await(Read& which, absl::Time wait_until) {
+  OneRead& read = Of(which);
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      if (!read.parts.empty()) {
+        ReadPart part = std::move(read.parts.front());
+        read.parts.pop_front();
+        read.waiting_bytes -= part.message.size();
+        return part;
+      }
+      if (read.end) return *read.end;
+    }
+    const absl::Status waited = connection_->Wait(read.waiter, wait_until);
+    if (absl::IsDeadlineExceeded(waited)) return std::nullopt;
+    PEERCHUNK_RETURN_IF_ERROR(waited);
+  }
+}
+
+void SharedStream::Cancel(Read& read) { connection_->Cancel(*Of(read).waiter); }
+
+void SharedStream::Leave(Read& read, bool answered) {
+  {
+    MutexLock lock(mutex_);
+    if (reads_.erase(Of(read).id) == 0 || answered || end_) return;
+    to_send_.Cancel(Of(read).id);
+  }
+  connection_->SendGathered(call_);
+}
+
+// On the driver's thread, as are all calls of the sink.
+void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
+  connection_->Taken(*call_, message.size());
+  auto parts = DecodeReadParts(message);
+  if (!parts.ok()) {
+    connection_->Leave(*call_);
+    return OnEnd(parts.status(), ready);
+  }
+  MutexLock lock(mutex_);
+  answered_ = true;
+  for (ReadPart& part : *parts) {
+    const auto found = reads_.find(part.id);
+    if (found == reads_.end()) continue;  // Nobody waits for it any more.
+    OneRead& read = *found->second;
+    if (read.end) continue;
+    read.waiting_bytes += part.message.size();
+    if (read.waiting_bytes > kMaxWaitingBytes) {
+      read.end = absl::DataLossError("the peer sent more than was asked for");
+    } else {
+      read.parts.push_back(std::move(part));
+    }
+    ready.push_back(read.waiter);
+  }
+}
+
+void SharedStream::OnEnd(const absl::Status& status, Waiters& ready) {
+  const absl::Status end =
+      status.ok() ? absl::UnavailableError("the peer ended the stream of reads") : status;
+  MutexLock lock(mutex_);
+  if (end_) return;
+  end_ = end;
+  for (auto& [id, read] : reads_) {
+    if (!read->end) read->end = end;
+    ready.push_back(read->waiter);
+  }
+}
+
+}  // namespace peerchunk::http2

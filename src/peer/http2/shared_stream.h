@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "peer/http2/connection.h"
+#include "peer/wire/shared_reads.h"
+#include "peer/wire/wire.h"
+#include "peerchunk/base/clock.h"
+#include "peerchunk/base/mutex.h"
+
+namespace peerchunk::http2 {
+
+// A ReadBuildFile call on a connection. What several readers ask while the connection's driver is
+// at work goes in one message.
+class SharedStream final : public SharedReads, public std::enable_shared_from_this<SharedStream> {
+ public:
+  static std::shared_ptr<SharedStream> Open(std::shared_ptr<Connection> connection, Clock& clock);
+  ~SharedStream() override;
+
+  // False once the call has ended: what is asked now would end at once.
+  bool IsAlive() const;
+  // Nobody waits for anything.
+  bool IsIdle() const;
+
+  std::shared_ptr<Read> Ask(const PeerRequest& request, absl::Time deadline) override;
+  absl::StatusOr<std::optional<ReadPart>> Await(Read& read, absl::Time wait_until) override;
+  void Cancel(Read& read) override;
+  void Leave(Read& read, bool answered) override;
+  bool HasAnswered() const override;
+
+ private:
+  // What a peer may send of one read before it is taken: the longest read, and what is around it.
+  static constexpr size_t kMaxWaitingBytes = 2 * kMaxSharedReadBytes;
+
+  struct OneRead final : Read {
+    uint64_t id = 0;
+    const std::shared_ptr<Waiter> waiter = std::make_shared<Waiter>();
+    // Under the stream's lock.
+    std::deque<ReadPart> parts;
+    size_t waiting_bytes = 0;
+    std::optional<absl::Status> end;  // After the parts.
+  };
+  static OneRead& Of(Read& read) { return static_cast<OneRead&>(read); }
+
+  // Takes what comes, for as long as the stream lives.
+  class Sink;
+
+  SharedStream(std::shared_ptr<Connection> connection, Clock& clock)
+      : connection_(std::move(connection)), clock_(clock) {}
+  void OnMessage(const MessageBytes& message, Waiters& ready);
+  void OnEnd(const absl::Status& status, Waiters& ready);
+  void SendGathered();
+
+  const std::shared_ptr<Connection> connection_;
+  Clock& clock_;
+  std::shared_ptr<Connection::Call> call_;  // Set by Open.
+
+  mutable Mutex mutex_;
+  uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, std::shared_ptr<OneRead>> reads_ PEERCHUNK_GUARDED_BY(mutex_);
+  ReadRequest to_send_ PEERCHUNK_GUARDED_BY(mutex_);
+  bool answered_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);  // Set once.
+};
+
+// Where not even a dial could be begun: every read ends with why.
+class NoSharedReads final : public SharedReads {
+ public:
+  explicit NoSharedReads(absl::Status why) : why_(std::move(why)) {}
+
+  std::shared_ptr<Read> Ask(const PeerRequest&, absl::Time) override {
+    return std::make_shared<Read>();
+  }
+  absl::StatusOr<std::optional<ReadPart>> Await(Read&, absl::Time) override { return why_; }
+  void Cancel(Read&) override {}
+  void Leave(Read&, bool) override {}
+  bool HasAnswered() const override { return false; }
+
+ private:
+  const absl::Status why_;
+};
+
+}  // namespace peerchunk::http2

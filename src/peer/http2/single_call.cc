@@ -1,0 +1,157 @@
+#include "peer/http2/single_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "peer/wire/wire.h"
+#include "peerchunk/base/status.h"
+
+namespace peerchunk::http2 {
+
+// What came and was not taken yet.
+class SingleCall::Sink final : public CallSink {
+ public:
+  explicit Sink(std::shared_ptr<Waiter> waiter) : waiter_(std::move(waiter)) {}
+
+  void OnMessage(MessageBytes message, Waiters& ready) override {
+    MutexLock lock(mutex_);
+    messages_.push_back(std::move(message));
+    ready.push_back(waiter_);
+  }
+  void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) override {
+    MutexLock lock(mutex_);
+    end_ = status;
+    unanswered_ = unanswered;
+    ready.push_back(waiter_);
+  }
+
+  std::optional<MessageBytes> TakeMessage() {
+    MutexLock lock(mutex_);
+    if (messages_.empty()) return std::nullopt;
+    MessageBytes message = std::move(messages_.front());
+    messages_.pop_front();
+    return message;
+  }
+  std::optional<absl::Status> end() const {
+    MutexLock lock(mutex_);
+    return end_;
+  }
+  bool unanswered() const {
+    MutexLock lock(mutex_);
+    return unanswered_;
+  }
+
+ private:
+  const std::shared_ptr<Waiter> waiter_;
+  mutable Mutex mutex_;
+  std::deque<MessageBytes> messages_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);
+  bool unanswered_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+};
+
+SingleCall::SingleCall(ConnectionSource connections, std::string_view method, std::string request,
+                       PeerCallOptions options, Clock& clock)
+    : connections_(std::move(connections)),
+      method_(method),
+      request_(std::move(request)),
+      options_(std::move(options)),
+      clock_(clock) {
+  Begin();
+  if (options_.cancellation.stop_possible()) {
+    on_cancel_.emplace(options_.cancellation, [this] { Cancel(); });
+  }
+}
+
+SingleCall::~SingleCall() {
+  on_cancel_.reset();
+  MutexLock lock(mutex_);
+  const auto connection = std::move(connection_);
+  lock.Unlock();
+  if (call_ != nullptr) connection->Leave(*call_);
+}
+
+void SingleCall::Begin() {
+  auto connection = connections_();
+  if (!connection.ok()) {
+    end_ = connection.status();
+    return;
+  }
+  {
+    MutexLock lock(mutex_);
+    connection_ = *connection;
+    if (cancelled_) connection_->Cancel(*waiter_);
+  }
+  was_open_ = (*connection)->IsOpen();
+  sink_ = std::make_shared<Sink>(waiter_);
+  call_ = (*connection)
+              ->Start({.method = method_,
+                       .timeout = options_.deadline == absl::InfiniteFuture()
+                                      ? absl::InfiniteDuration()
+                                      : options_.deadline - clock_.Now(),
+                       .message = request_},
+                      sink_);
+}
+
+void SingleCall::Cancel() {
+  std::shared_ptr<Connection> connection;
+  {
+    MutexLock lock(mutex_);
+    cancelled_ = true;
+    connection = connection_;
+  }
+  if (connection != nullptr) connection->Cancel(*waiter_);
+}
+
+absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_until) {
+  while (true) {
+    if (end_) {
+      if (end_->ok()) return std::nullopt;
+      return *end_;
+    }
+    std::shared_ptr<Connection> connection;
+    {
+      MutexLock lock(mutex_);
+      connection = connection_;
+    }
+    if (auto message = sink_->TakeMessage()) {
+      connection->Taken(*call_, message->size());
+      return message;
+    }
+    if (const auto end = sink_->end()) {
+      if (sink_->unanswered() && was_open_ && !std::exchange(begun_again_, true)) {
+        Begin();
+      } else {
+        end_ = *end;
+      }
+      continue;
+    }
+    const absl::Status waited = connection->Wait(waiter_, std::min(wait_until, options_.deadline));
+    if (waited.ok()) continue;
+    const bool late = absl::IsDeadlineExceeded(waited);
+    if (late && clock_.Now() < options_.deadline) return waited;
+    end_ = waited;
+    connection->Leave(*call_);
+  }
+}
+
+Http2PeerStream::Http2PeerStream(ConnectionSource connections, const PeerRequest& request,
+                                 PeerCallOptions options, Clock& clock)
+    : call_(std::move(connections), kGetBuildFileMethod, EncodeGetBuildFile(request),
+            std::move(options), clock) {}
+
+absl::StatusOr<std::optional<PeerMessage>> Http2PeerStream::Next(absl::Time wait_until) {
+  current_.reset();
+  if (malformed_) return *malformed_;
+  PEERCHUNK_ASSIGN_OR_RETURN(auto message, call_.Next(wait_until));
+  if (!message) return std::nullopt;
+  auto decoded = MessageDecoder::Decode(*std::move(message));
+  if (!decoded.ok()) {
+    call_.Cancel();
+    malformed_ = decoded.status();
+    return *malformed_;
+  }
+  current_.emplace(*std::move(decoded));
+  return current_->message();
+}
+
+}  // namespace peerchunk::http2

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <absl/status/statusor.h>
+
+#include "peerchunk/base/file_head.h"
+#include "peerchunk/peer/chunk_service_client.h"
+
+// ChunkService's messages as this library's own values, and back: what every transport shares. The
+// generated code stays behind this header.
+namespace peerchunk {
+
+inline constexpr char kGetBuildFileMethod[] = "/peerchunk.v1.ChunkService/GetBuildFile";
+inline constexpr char kGetBuildFileInfoMethod[] = "/peerchunk.v1.ChunkService/GetBuildFileInfo";
+inline constexpr char kReadBuildFileMethod[] = "/peerchunk.v1.ChunkService/ReadBuildFile";
+// Trailing metadata of RESOURCE_EXHAUSTED: how long to stay away.
+inline constexpr char kRetryAfterKey[] = "peerchunk-retry-after-ms";
+// Above the 1 MiB of data that a message may carry, with room for the rest of it.
+inline constexpr int kMaxMessageBytes = 2 * 1024 * 1024;
+// The longest range that is read over a stream shared with others.
+inline constexpr uint64_t kMaxSharedReadBytes = 256 * 1024;
+
+// DataLoss for an answer that a correct peer cannot give (an availability that does not exist,
+// say).
+absl::StatusOr<FileHead> DecodeHead(const std::string& bytes);
+absl::StatusOr<BuildStatus> DecodeStatus(const std::string& bytes);
+
+std::string EncodeGetBuildFile(const PeerRequest& request);
+std::string EncodeGetBuildFileInfo(const PeerRequest& request);
+
+// A google.rpc.Code from a peer; a number that is none becomes Unknown.
+absl::Status StatusFromCode(int code, std::string_view message);
+// `status` with the hint that `milliseconds`, a decimal number, gives; as it is when it is none.
+absl::Status WithRetryAfterText(absl::Status status, std::string_view milliseconds);
+// What a call that ended with `status` on behalf of a read says: gRPC reports a message over the
+// receive limit as RESOURCE_EXHAUSTED; it is the peer's mistake, DataLoss.
+absl::Status MessageTooLarge(std::string_view what);
+
+// Why an address beyond loopback is not dialled without TLS, and what to do.
+absl::Status PlaintextRefused(const PeerAddress& address);
+
+// Gathers reads, and ids that nobody waits for any more, into one ReadBuildFileRequest.
+class ReadRequest {
+ public:
+  // `timeout`: zero for none.
+  void Add(uint64_t id, const PeerRequest& request, absl::Duration timeout);
+  void Cancel(uint64_t id);
+  bool empty() const { return bytes_.empty(); }
+  // The message so far; begins the next one.
+  std::string Take();
+
+ private:
+  std::string bytes_;
+};
+
+}  // namespace peerchunk
