@@ -459,7 +459,7 @@ TEST(ChunkServiceTest, DemandAndBulkTravelOnConnectionsOfTheirOwn) {
   const auto bulk = served.Client(PeerLane::kBulk);
   ASSERT_TRUE(bulk->GetBuildFileInfo(request, {}).ok());
   EXPECT_EQ(AcceptedConnections(served.port), 2);
-  EXPECT_EQ(served.connector->channels(), 2);
+  EXPECT_EQ(served.connector->connections(), 2);
 }
 
 TEST(ChunkServiceTest, RefusesOptionsThatCannotWork) {

@@ -11,6 +11,8 @@
 
 #include "base/logging.h"
 #include "peerchunk/base/range.h"
+#include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 #include "peerchunk/peer/peer_directory.h"
 #include "tests/service/served_builds.h"
 #include "tests/support/fault_proxy.h"
@@ -23,7 +25,10 @@ namespace {
 constexpr int kReaders = 64;
 constexpr int kReadsEach = 24;
 
-class DyingPeersTest : public testing::Test {
+// Both ways to dial a peer have to live with that.
+using MakeConnector = std::shared_ptr<ChunkServiceConnector> (*)();
+
+class DyingPeersTest : public testing::TestWithParam<MakeConnector> {
  protected:
   DyingPeersTest() {
     Logger("peer").set_level(spdlog::level::off);
@@ -107,18 +112,32 @@ class DyingPeersTest : public testing::Test {
     ASSERT_TRUE(got == expected);
   }
 
+  size_t Connections() const {
+    if (const auto* const grpc = dynamic_cast<const GrpcConnector*>(connector_.get())) {
+      return grpc->channels();
+    }
+    return dynamic_cast<const Http2Connector&>(*connector_).connections();
+  }
+
   const TestBuild build_ = MakeTestBuild({.memfile_bytes = 6 * kMiB, .rootfs_bytes = kMiB});
   std::shared_ptr<MemoryStorageProvider> base_ = std::make_shared<MemoryStorageProvider>();
   std::vector<std::unique_ptr<ServedBuilds>> peers_;
   std::vector<std::unique_ptr<FaultProxy>> ways_;
-  std::shared_ptr<GrpcConnector> connector_ = GrpcConnector::Create({});
+  std::shared_ptr<ChunkServiceConnector> connector_ = GetParam()();
   Metrics metrics_;
   ThreadPool pool_{"hedge", 4};
   std::unique_ptr<PeerDirectory> directory_;
   std::shared_ptr<StorageProvider> provider_;
 };
 
-TEST_F(DyingPeersTest, ManyReadersOfOneBuildGetEveryByteRight) {
+INSTANTIATE_TEST_SUITE_P(
+    Transports, DyingPeersTest,
+    testing::Values(
+        +[]() -> std::shared_ptr<ChunkServiceConnector> { return GrpcConnector::Create({}); },
+        +[]() -> std::shared_ptr<ChunkServiceConnector> { return Http2Connector::Create({}); }),
+    [](const auto& info) { return info.index == 0 ? "Grpc" : "Http2"; });
+
+TEST_P(DyingPeersTest, ManyReadersOfOneBuildGetEveryByteRight) {
   std::atomic<int> turns = 0;
   std::vector<std::thread> threads;
   for (int reader = 0; reader < kReaders; ++reader) {
@@ -138,11 +157,11 @@ TEST_F(DyingPeersTest, ManyReadersOfOneBuildGetEveryByteRight) {
   }
   EXPECT_GT(bytes.peer, 0u);
   EXPECT_GT(bytes.base, 0u);
-  EXPECT_LE(connector_->channels(), 2 * peers_.size());  // One for each peer and lane.
+  EXPECT_LE(Connections(), 2 * peers_.size());  // One for each peer and lane.
 }
 
 // Readers are cancelled and go, the directory and the pool go, while peers are silent.
-TEST_F(DyingPeersTest, ReadersThatAreCancelledLeaveNothingBehind) {
+TEST_P(DyingPeersTest, ReadersThatAreCancelledLeaveNothingBehind) {
   for (const auto& way : ways_) way->HoldAfter(64 * kKiB);
   for (const auto& [kind, bytes] : build_.files) {
     base_->Remove(BuildFileId{build_.id, kind}.ObjectPath());

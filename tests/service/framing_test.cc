@@ -1,11 +1,12 @@
 #include "service/framing.h"
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "peer/grpc/message_decoder.h"
+#include "peer/wire/message_decoder.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/v1/chunk_service.pb.h"
 
@@ -21,6 +22,11 @@ std::string Bytes(const FramedMessage& message) {
     bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
   return bytes;
+}
+
+absl::StatusOr<MessageDecoder> Decode(const FramedMessage& message) {
+  const auto kept = std::make_shared<const std::string>(Bytes(message));
+  return MessageDecoder::Decode({.pieces = {*kept}, .owner = kept});
 }
 
 FileHead SomeHead() {
@@ -61,13 +67,11 @@ TEST(FramingTest, GeneratedCodeReadsWhatIsFramedByHand) {
 
 TEST(FramingTest, DecoderReadsWhatIsFramedByHand) {
   const std::string data(1024 * 1024, 'x');
-  const auto decoded = MessageDecoder::Decode(
-      FrameMessage(
-          SomeHead(),
-          OutgoingExtent{
-              .offset = 7, .zero_length = 0, .crc32c = Crc32c(data), .data = grpc::Slice(data)},
-          OutgoingEnd{{BuildState::kFailed, 5, 18}, 99, false})
-          .ToByteBuffer());
+  const auto decoded = Decode(FrameMessage(
+      SomeHead(),
+      OutgoingExtent{
+          .offset = 7, .zero_length = 0, .crc32c = Crc32c(data), .data = grpc::Slice(data)},
+      OutgoingEnd{{BuildState::kFailed, 5, 18}, 99, false}));
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   const PeerMessage& message = decoded->message();
   ASSERT_TRUE(message.head.has_value());
@@ -96,7 +100,7 @@ TEST(FramingTest, ZeroRunCarriesNoData) {
       OutgoingExtent{.offset = 1 << 20, .zero_length = 1ull << 40, .crc32c = 0, .data = {}},
       std::nullopt);
   EXPECT_LT(framed.size(), 32);
-  const auto decoded = MessageDecoder::Decode(framed.ToByteBuffer());
+  const auto decoded = Decode(framed);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   ASSERT_TRUE(decoded->message().extent.has_value());
   EXPECT_TRUE(decoded->message().extent->zero);

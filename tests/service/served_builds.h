@@ -10,7 +10,7 @@
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/metrics.h"
 #include "peerchunk/peer/address_policy.h"
-#include "peerchunk/peer/grpc_connector.h"
+#include "peerchunk/peer/http2_connector.h"
 #include "peerchunk/service/chunk_service.h"
 #include "peerchunk/template/build_registry.h"
 #include "peerchunk/template/template_cache.h"
@@ -45,7 +45,7 @@ class ServedBuilds {
     service->RegisterWith(builder);
     server = builder.BuildAndStart();
     EXPECT_TRUE(service->Start().ok());
-    connector = GrpcConnector::Create({});
+    connector = Http2Connector::Create({});
   }
   ~ServedBuilds() { Stop(); }
 
@@ -87,7 +87,7 @@ class ServedBuilds {
   std::unique_ptr<ChunkService> service;
   int port = 0;
   std::unique_ptr<grpc::Server> server;
-  std::shared_ptr<GrpcConnector> connector;
+  std::shared_ptr<Http2Connector> connector;
 };
 
 }  // namespace peerchunk::test

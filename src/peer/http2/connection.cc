@@ -275,6 +275,17 @@ absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time 
   return result;
 }
 
+void Connection::Tend() {
+  std::shared_ptr<Waiter> next_driver;
+  {
+    MutexLock lock(mutex_);
+    if (driver_ != nullptr || failed_) return;
+    Drive(std::make_shared<Waiter>(), absl::InfinitePast());
+    next_driver = NextDriverLocked();
+  }
+  if (next_driver != nullptr) next_driver->changed_.NotifyAll();
+}
+
 std::shared_ptr<Waiter> Connection::NextDriverLocked() const {
   for (const std::shared_ptr<Waiter>& waiter : waiting_) {
     if (!waiter->ready_ && !waiter->cancelled_) return waiter;
@@ -297,24 +308,30 @@ void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) 
   driver_ = waiter.get();
   driver_works_ = true;
   // Polling takes a core from the others that wait here.
-  const bool poll = usual_wait_ < kQuick && waiting_.empty() && !OneCore();
+  const bool poll =
+      usual_wait_ < kQuick && waiting_.empty() && !OneCore() && until != absl::InfinitePast();
   mutex_.Unlock();
   Waiters ready;
   const absl::Status turn = Turn(until, poll, ready);
   if (!turn.ok()) FailAll(turn, ready);
   mutex_.Lock();
-  driver_ = nullptr;
-  driver_works_ = false;
   bool others = false;
   for (const std::shared_ptr<Waiter>& other : ready) {
     other->ready_ = true;
     others |= other->waiting_;
   }
-  if (!others && !MayFlushLocked()) return;
-  mutex_.Unlock();  // Or those woken would wait again at once, for the lock.
-  for (const std::shared_ptr<Waiter>& other : ready) {
-    if (other != waiter) other->changed_.NotifyAll();
+  if (others) {
+    mutex_.Unlock();  // Or those woken would wait again at once, for the lock.
+    for (const std::shared_ptr<Waiter>& other : ready) {
+      if (other != waiter) other->changed_.NotifyAll();
+    }
+    // What the first of them ask next goes in one message.
+    mutex_.Lock();
   }
+  driver_ = nullptr;
+  driver_works_ = false;
+  if (!MayFlushLocked()) return;
+  mutex_.Unlock();
   Flush();
   mutex_.Lock();
 }
@@ -406,7 +423,12 @@ absl::Status Connection::Receive(absl::Time until, bool poll, Waiters& ready) {
     MutexLock lock(mutex_);
     usual_wait_ += (waited - usual_wait_) / 8;
   }
-  return got ? Parse(ready) : absl::OkStatus();
+  if (!got) return absl::OkStatus();
+  PEERCHUNK_RETURN_IF_ERROR(Parse(ready));
+  MutexLock lock(mutex_);
+  // The peer waits for this end to close.
+  if (!leaving_ || !calls_.empty() || !unstarted_.empty()) return absl::OkStatus();
+  return absl::UnavailableError("the peer has closed the connection");
 }
 
 // Asks again and again: an answer that comes soon is taken without the cost of falling asleep.

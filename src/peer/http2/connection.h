@@ -51,9 +51,10 @@ class CallSink {
 
 // One connection to a gRPC server, and the calls on it. It has no thread: of those who wait for
 // their calls, one drives the connection and hands the others what is theirs; when it has its own,
-// another takes over. What is sent is sent by whoever has it, or by the driver when that is at work
-// anyway, so that much of it goes in one message. Data is read from the socket into the memory that
-// its message is handed out in.
+// another takes over. Who owns it calls Tend now and then, for the time when nobody waits. What is
+// sent is sent by whoever has it, or by the driver when that is at work anyway, so that much of it
+// goes in one message. Data is read from the socket into the memory that its message is handed out
+// in.
 //
 // A peer can make it fail, but not use more memory than the windows of its calls, and not wait
 // past a deadline. Thread-safe; kept alive by its calls' owners.
@@ -92,6 +93,10 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   absl::Status Wait(const std::shared_ptr<Waiter>& waiter, absl::Time until);
   // Ends the waits of `waiter`, from any thread.
   void Cancel(Waiter& waiter);
+
+  // Answers what the peer has asked meanwhile, and hears of its end, when nobody drives. Never
+  // waits.
+  void Tend();
 
   // The peer has answered the dial: it speaks HTTP/2.
   bool IsOpen() const;

@@ -21,6 +21,10 @@ namespace {
 
 using http2::Connection;
 
+// How long a peer that asks something of a connection that nobody uses waits for an answer: one
+// that is about to stop asks whether its farewell was heard.
+constexpr absl::Duration kTendEvery = absl::Milliseconds(200);
+
 class Http2Client final : public ChunkServiceClient,
                           public std::enable_shared_from_this<Http2Client> {
  public:
@@ -65,6 +69,15 @@ class Http2Client final : public ChunkServiceClient,
   bool HasConnection() const {
     MutexLock lock(mutex_);
     return connection_ != nullptr && connection_->IsUsable();
+  }
+
+  void Tend() {
+    std::shared_ptr<Connection> connection;
+    {
+      MutexLock lock(mutex_);
+      connection = connection_;
+    }
+    if (connection != nullptr) connection->Tend();
   }
 
   // Lets go of a connection that nobody has used since `then`.
@@ -149,6 +162,17 @@ struct Http2Connector::Impl {
     return all;
   }
 
+  // False: stopped.
+  bool AwaitClient(const std::stop_token& stop) {
+    const std::stop_callback wake(stop, [this] {
+      MutexLock lock(mutex);
+      has_clients.NotifyAll();
+    });
+    MutexLock lock(mutex);
+    while (clients.empty() && !stop.stop_requested()) has_clients.Wait(mutex);
+    return !stop.stop_requested();
+  }
+
   void CloseIdle() {
     const absl::Time then = options.clock->Now() - options.idle_timeout;
     for (const auto& client : Clients()) client->CloseIfUnusedSince(then);
@@ -165,7 +189,8 @@ struct Http2Connector::Impl {
   const Options options;
   mutable Mutex mutex;
   std::map<Key, std::shared_ptr<Http2Client>> clients PEERCHUNK_GUARDED_BY(mutex);
-  std::jthread closes_idle;  // Last: it uses the above.
+  CondVar has_clients;
+  std::jthread tends;  // Last: it uses the above.
 };
 
 Http2Connector::Http2Connector(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -173,9 +198,12 @@ Http2Connector::~Http2Connector() = default;
 
 std::shared_ptr<Http2Connector> Http2Connector::Create(Options options) {
   auto impl = std::make_unique<Impl>(std::move(options));
-  impl->closes_idle = std::jthread([impl = impl.get()](const std::stop_token& stop) {
+  impl->tends = std::jthread([impl = impl.get()](const std::stop_token& stop) {
     Clock& clock = *impl->options.clock;
-    while (clock.SleepUntil(clock.Now() + impl->options.idle_timeout / 2, stop)) impl->CloseIdle();
+    while (impl->AwaitClient(stop) && clock.SleepUntil(clock.Now() + kTendEvery, stop)) {
+      for (const auto& client : impl->Clients()) client->Tend();
+      impl->CloseIdle();
+    }
   });
   return std::shared_ptr<Http2Connector>(new Http2Connector(std::move(impl)));
 }
@@ -191,6 +219,7 @@ absl::StatusOr<std::shared_ptr<ChunkServiceClient>> Http2Connector::Connect(
   if (client == nullptr) {
     client =
         std::make_shared<Http2Client>(address, lane, impl_->options.tls, *impl_->options.clock);
+    impl_->has_clients.NotifyAll();
   }
   return client;
 }

@@ -133,8 +133,10 @@ void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
 }
 
 void SharedStream::OnEnd(const absl::Status& status, Waiters& ready) {
+  // A peer that is going ends the stream as cancelled; nobody here has cancelled anything.
+  const bool ended_by_peer = status.ok() || absl::IsCancelled(status);
   const absl::Status end =
-      status.ok() ? absl::UnavailableError("the peer ended the stream of reads") : status;
+      ended_by_peer ? absl::UnavailableError("the peer ended the stream of reads") : status;
   MutexLock lock(mutex_);
   if (end_) return;
   end_ = end;

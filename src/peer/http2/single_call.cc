@@ -76,13 +76,17 @@ void SingleCall::Begin() {
     end_ = connection.status();
     return;
   }
+  const auto waiter = std::make_shared<Waiter>();
+  bool cancelled = false;
   {
     MutexLock lock(mutex_);
     connection_ = *connection;
-    if (cancelled_) connection_->Cancel(*waiter_);
+    waiter_ = waiter;
+    cancelled = cancelled_;
   }
+  if (cancelled) (*connection)->Cancel(*waiter);
   was_open_ = (*connection)->IsOpen();
-  sink_ = std::make_shared<Sink>(waiter_);
+  sink_ = std::make_shared<Sink>(waiter);
   call_ = (*connection)
               ->Start({.method = method_,
                        .timeout = options_.deadline == absl::InfiniteFuture()
@@ -94,12 +98,14 @@ void SingleCall::Begin() {
 
 void SingleCall::Cancel() {
   std::shared_ptr<Connection> connection;
+  std::shared_ptr<Waiter> waiter;
   {
     MutexLock lock(mutex_);
     cancelled_ = true;
     connection = connection_;
+    waiter = waiter_;
   }
-  if (connection != nullptr) connection->Cancel(*waiter_);
+  if (connection != nullptr) connection->Cancel(*waiter);
 }
 
 absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_until) {
@@ -109,9 +115,11 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
       return *end_;
     }
     std::shared_ptr<Connection> connection;
+    std::shared_ptr<Waiter> waiter;
     {
       MutexLock lock(mutex_);
       connection = connection_;
+      waiter = waiter_;
     }
     if (auto message = sink_->TakeMessage()) {
       connection->Taken(*call_, message->size());
@@ -125,7 +133,7 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
       }
       continue;
     }
-    const absl::Status waited = connection->Wait(waiter_, std::min(wait_until, options_.deadline));
+    const absl::Status waited = connection->Wait(waiter, std::min(wait_until, options_.deadline));
     if (waited.ok()) continue;
     const bool late = absl::IsDeadlineExceeded(waited);
     if (late && clock_.Now() < options_.deadline) return waited;

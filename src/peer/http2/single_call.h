@@ -42,15 +42,15 @@ class SingleCall {
   const std::string request_;
   const PeerCallOptions options_;
   Clock& clock_;
-  const std::shared_ptr<Waiter> waiter_ = std::make_shared<Waiter>();
   std::shared_ptr<Sink> sink_;
   std::shared_ptr<Connection::Call> call_;
   bool was_open_ = false;  // The connection had been good before the call.
   bool begun_again_ = false;
   std::optional<absl::Status> end_;
 
-  Mutex mutex_;  // For Cancel.
+  Mutex mutex_;  // For Cancel. Each connection has a waiter of its own.
   std::shared_ptr<Connection> connection_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::shared_ptr<Waiter> waiter_ PEERCHUNK_GUARDED_BY(mutex_);
   bool cancelled_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   // Last, so that it is gone before anything it cancels.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel_;

@@ -98,6 +98,24 @@ TEST_F(ConnectionTest, SettingsAndPingsAreConfirmed) {
 }
 
 // Several calls at once, their messages cut into frames and those into pieces at random.
+TEST_F(ConnectionTest, WhoeverTendsItAnswersWhileNobodyWaits) {
+  std::atomic<int> pongs = 0;
+  Start([&](ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    server.Answer(1, "");
+    for (int i = 0; i < 2; ++i) {
+      server.SendFrame(FrameType::kPing, 0, 0, "12345678");
+      if (server.ReadFrame(FrameType::kPing).header.Has(kAck)) ++pongs;
+    }
+    server.Close();
+  });
+  const auto sink = std::make_shared<RecordingSink>();
+  const auto call = Call(sink);
+  EXPECT_EQ(Finish(*sink), absl::OkStatus());
+  while (connection_->IsUsable()) connection_->Tend();
+  EXPECT_EQ(pongs, 2);
+}
+
 TEST_F(ConnectionTest, MessagesArriveWholeHoweverTheyAreCut) {
   constexpr uint32_t kCalls = 3;
   for (int seed = 0; seed < 30; ++seed) {
@@ -469,9 +487,14 @@ TEST_F(ConnectionTest, AWaitEndsAtItsDeadlineAndTheCallGoesOn) {
 
 TEST_F(ConnectionTest, CancelEndsAWaitWhetherItDrivesOrNot) {
   Start([](ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    server.Answer(1, "");
     while (server.ReadFrame().header.type != 255) {
     }
   });
+  const auto first = std::make_shared<RecordingSink>();
+  const auto answered = Call(first);
+  EXPECT_EQ(Finish(*first), absl::OkStatus());
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   std::vector<std::shared_ptr<Connection::Call>> calls;
   std::vector<std::thread> waiters;
