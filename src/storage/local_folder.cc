@@ -5,15 +5,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include <absl/strings/str_cat.h>
 
 #include "base/rename.h"
 #include "peerchunk/base/crc32c.h"
+#include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/status.h"
 #include "storage/local_tree.h"
 
@@ -210,7 +214,12 @@ absl::StatusOr<uint64_t> LocalFolder::DeleteBelow(
   PEERCHUNK_ASSIGN_OR_RETURN(const LocalTree sidecars,
                              LocalTree::Walk(folder_, SidecarFolder(path)));
   uint64_t deleted = 0;
-  for (const std::string& object : objects.files) {
+  // A build's metadata.json says that the rest is there: it goes first.
+  std::vector<std::string> files = objects.files;
+  std::stable_partition(files.begin(), files.end(), [](const std::string& file) {
+    return file.ends_with(FileName(FileKind::kMetadata));
+  });
+  for (const std::string& object : files) {
     PEERCHUNK_RETURN_IF_ERROR(still_wanted());
     PEERCHUNK_ASSIGN_OR_RETURN(const File lock, LockPath(object));
     const absl::Status removed = folder_.Remove(object);

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -161,6 +162,33 @@ TEST_F(LocalStorageCrashTest, DeletedObjectIsThereWholeOrNotAtAll) {
       [](StorageProvider& storage) { Put(storage, "old", {}); },
       [](StorageProvider& storage) { return storage.DeleteObjectsWithPrefix("build/", {}).ok(); },
       "old", std::nullopt);
+}
+
+TEST_F(LocalStorageCrashTest, WhatIsLeftOfADeletedBuildNeverLooksComplete) {
+  const std::vector<std::string> names = {"memfile", "memfile.header", "metadata.json", "snapfile"};
+  bool cut_short = false;
+  bool reached = true;
+  for (int point = 1; reached; ++point) {
+    SCOPED_TRACE("killed in front of system call " + std::to_string(point));
+    const TempDir dir(TempDir::Place::kMemory);
+    std::unique_ptr<StorageProvider> storage = Open(dir);
+    for (const std::string& name : names) {
+      ASSERT_OK((*storage->OpenBlob("build/" + name))->Put("bytes", {}));
+    }
+    const TracedChild::Result result = TracedChild::Run(
+        [] {}, [&] { return storage->DeleteObjectsWithPrefix("build/", {}).ok() ? 0 : 1; }, point,
+        [] { return false; });
+    reached = result.reached;
+    const auto left =
+        static_cast<size_t>(std::count_if(names.begin(), names.end(), [&](const std::string& name) {
+          return *(*storage->OpenBlob("build/" + name))->Exists({});
+        }));
+    if (*(*storage->OpenBlob("build/metadata.json"))->Exists({})) {
+      EXPECT_EQ(left, names.size());
+    }
+    cut_short |= left > 0 && left < names.size();
+  }
+  EXPECT_TRUE(cut_short);
 }
 
 // What another process does in the middle of a call, at every point of the call.

@@ -1,8 +1,11 @@
 #include "storage/gcs_core/object_requests.h"
 
+#include <algorithm>
+
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
+#include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/status.h"
 #include "storage/gcs_core/retry.h"
 
@@ -51,7 +54,11 @@ absl::StatusOr<uint64_t> DeleteObjects(GcsContext& context, const CallLimits& li
   uint64_t deleted = 0;
   GcsListRequest request{.prefix = prefix, .page_size = kPageSize};
   for (;;) {
-    PEERCHUNK_ASSIGN_OR_RETURN(const GcsListPage page, ListPage(context, limits, request));
+    PEERCHUNK_ASSIGN_OR_RETURN(GcsListPage page, ListPage(context, limits, request));
+    // A build's metadata.json says that the rest is there: it goes first. A build fits in a page.
+    std::stable_partition(page.objects.begin(), page.objects.end(), [](const GcsObject& object) {
+      return object.name.ends_with(FileName(FileKind::kMetadata));
+    });
     for (const GcsObject& object : page.objects) {
       if (!absl::StartsWith(object.name, prefix)) {
         return absl::InternalError(

@@ -122,6 +122,17 @@ TEST(GcsProviderTest, DeleteThatIsDeniedFails) {
   EXPECT_EQ(status.message(), "delete gs://bucket/base/a/: injected");
 }
 
+TEST(GcsProviderTest, WhatIsLeftOfADeletedBuildDoesNotLookComplete) {
+  GcsFixture gcs;
+  for (const char* name : {"memfile", "metadata.json", "rootfs.ext4"}) {
+    gcs.fake->Seed(std::string("base/a/") + name, "x");
+  }
+  gcs.Inject(GcsRpc::kDeleteObject, Kind::kNone);
+  gcs.Inject(GcsRpc::kDeleteObject, Kind::kError, Code::kPermissionDenied);
+  EXPECT_FALSE(gcs.storage->DeleteObjectsWithPrefix("a/", {}).ok());
+  EXPECT_EQ(gcs.fake->Names(), (std::vector<std::string>{"base/a/memfile", "base/a/rootfs.ext4"}));
+}
+
 TEST(GcsProviderTest, ExistsTellsMissingFromUnknown) {
   GcsFixture gcs;
   const auto blob = gcs.storage->OpenBlob("a/object");
