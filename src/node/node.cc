@@ -88,9 +88,11 @@ absl::Status Node::Impl::Open() {
   if (options.data_folder.empty()) {
     return absl::InvalidArgumentError("a node needs a folder: NodeOptions::data_folder is empty");
   }
-  PEERCHUNK_ASSIGN_OR_RETURN(
-      registry,
-      BuildRegistry::Open({.folder = options.data_folder + "/builds", .executor = &syncs}));
+  PEERCHUNK_ASSIGN_OR_RETURN(registry,
+                             BuildRegistry::Open({.folder = options.data_folder + "/builds",
+                                                  .executor = &syncs,
+                                                  .base = options.base->Describe(),
+                                                  .metrics = metrics}));
 
   TemplateCache::Options cache;
   cache.cache_folder = options.data_folder + "/chunks";

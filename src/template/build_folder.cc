@@ -29,7 +29,7 @@ absl::Status RestoreBlocks(const File& folder, RecordedBuild& build) {
     }
     record.checksums = std::make_shared<const FileChecksums>(std::move(sums));
   }
-  return folder.ReplaceFile(kBlocksName, EncodeBlocks(build));
+  return absl::OkStatus();
 }
 
 absl::Status CheckSizes(const File& folder, const RecordedBuild& build) {
@@ -56,8 +56,26 @@ void RemoveLeftovers(const File& folder, const RecordedBuild& build) {
   }
 }
 
+// What another base has confirmed says nothing of this one.
+void UseBase(const std::string& base, RecordedBuild& build, std::vector<std::string>& report) {
+  const std::string before = std::exchange(build.base, base);
+  if (before.empty() || base.empty() || before == base) return;
+  for (auto& [kind, record] : build.files) record.in_base = false;
+  build.metadata_version_in_base = 0;
+  if (build.status.state != BuildState::kDurable) return;
+  build.status.state = BuildState::kLocal;
+  report.push_back(absl::StrCat("build ", build.id.ToString(), " was DURABLE in ", before,
+                                "; it is uploaded to ", base, " too"));
+}
+
+// True where trying again may help: the build is as it was, but cannot be read now.
+bool MayPass(const absl::Status& status) {
+  return !absl::IsDataLoss(status) && !absl::IsNotFound(status) &&
+         !absl::IsInvalidArgument(status) && !absl::IsFailedPrecondition(status);
+}
+
 absl::StatusOr<RecordedBuild> LoadBuild(const File& parent, const BuildId& id,
-                                        std::vector<std::string>& report) {
+                                        const std::string& base, std::vector<std::string>& report) {
   PEERCHUNK_ASSIGN_OR_RETURN(const File folder,
                              parent.OpenAt(id.ToString(), O_RDONLY | O_DIRECTORY));
   PEERCHUNK_ASSIGN_OR_RETURN(const std::string bytes,
@@ -72,9 +90,16 @@ absl::StatusOr<RecordedBuild> LoadBuild(const File& parent, const BuildId& id,
     if (!usable.ok()) return Annotate(usable, why);
     report.push_back(absl::StrCat("build ", id.ToString(), ": ", why,
                                   "; its block checksums were made again from the files"));
+    // They are verified: a disk without room for them costs this work again at the next start.
+    const absl::Status kept = folder.ReplaceFile(kBlocksName, EncodeBlocks(build));
+    if (!kept.ok()) {
+      report.push_back(absl::StrCat("build ", id.ToString(),
+                                    ": its block checksums could not be kept: ", kept.message()));
+    }
   }
   RemoveLeftovers(folder, build);
 
+  UseBase(base, build, report);
   const absl::Status whole = CheckSizes(folder, build);
   if (build.status.state == BuildState::kFailed) {
     build.status.state = BuildState::kLocal;
@@ -122,7 +147,7 @@ absl::Status WriteNewFile(const File& folder, std::string_view name, std::string
 
 }  // namespace
 
-absl::StatusOr<LoadedFolder> LoadBuilds(const File& folder) {
+absl::StatusOr<LoadedFolder> LoadBuilds(const File& folder, const std::string& base) {
   LoadedFolder loaded;
   PEERCHUNK_ASSIGN_OR_RETURN(const std::vector<std::string> entries, folder.List());
   for (const std::string& name : entries) {
@@ -132,11 +157,14 @@ absl::StatusOr<LoadedFolder> LoadBuilds(const File& folder) {
       RemoveUnfinished(folder, name, "a removal that had not ended:", loaded.report);
     } else if (name.starts_with(kDamagedPrefix)) {
       loaded.report.push_back(absl::StrCat(name, " is still set aside"));
+    } else if (name.starts_with(kDiscardedPrefix)) {
+      const auto id = BuildId::Parse(name.substr(kDiscardedPrefix.size()));
+      if (id.ok()) loaded.discarded.insert(*id);
     } else if (const auto id = BuildId::Parse(name); id.ok()) {
-      absl::StatusOr<RecordedBuild> build = LoadBuild(folder, *id, loaded.report);
+      absl::StatusOr<RecordedBuild> build = LoadBuild(folder, *id, base, loaded.report);
       if (build.ok()) {
         loaded.builds.push_back(*std::move(build));
-      } else if (absl::IsUnimplemented(build.status())) {
+      } else if (MayPass(build.status())) {
         loaded.report.push_back(absl::StrCat("build ", name, ": ", build.status().message(),
                                              "; left as it is and not served"));
       } else {
@@ -144,19 +172,26 @@ absl::StatusOr<LoadedFolder> LoadBuilds(const File& folder) {
       }
     }
   }
+  // Its removal had not begun.
+  for (const RecordedBuild& build : loaded.builds) {
+    if (loaded.discarded.erase(build.id) == 0) continue;
+    folder.Remove(absl::StrCat(AbslView(kDiscardedPrefix), build.id.ToString())).IgnoreError();
+  }
   return loaded;
 }
 
 absl::StatusOr<RecordedBuild> FillBuildFolder(const BuildId& id, const SnapshotFiles& files,
                                               const File& folder, const std::string& name,
-                                              absl::Time now) {
+                                              const PauseFacts& facts) {
   PEERCHUNK_RETURN_IF_ERROR(folder.RemoveTree(name));
   PEERCHUNK_RETURN_IF_ERROR(folder.MakeFolder(name));
   PEERCHUNK_ASSIGN_OR_RETURN(const File inside, folder.OpenAt(name, O_RDONLY | O_DIRECTORY));
   RecordedBuild build;
   build.id = id;
   build.status.state = BuildState::kLocal;
-  build.paused_at = now;
+  build.paused_at = facts.now;
+  build.base = facts.base;
+  build.upload_token = BuildId::Random().ToString();
   for (const auto& [kind, path] : files.paths) {
     PEERCHUNK_RETURN_IF_ERROR(ShareFile(path, inside, FileName(kind)));
     PEERCHUNK_ASSIGN_OR_RETURN(const File file, inside.OpenAt(FileName(kind), O_RDONLY));
@@ -165,6 +200,12 @@ absl::StatusOr<RecordedBuild> FillBuildFolder(const BuildId& id, const SnapshotF
     build.files[kind].checksums = std::make_shared<const FileChecksums>(*std::move(sums));
   }
   PEERCHUNK_ASSIGN_OR_RETURN(build.ancestors, CheckSnapshot(id, files, inside, build.files));
+  if (facts.sources_of) {
+    for (const BuildId& ancestor : build.ancestors) {
+      std::vector<std::string> sources = facts.sources_of(ancestor);
+      if (!sources.empty()) build.ancestor_sources[ancestor] = std::move(sources);
+    }
+  }
   PEERCHUNK_RETURN_IF_ERROR(WriteNewFile(inside, kBlocksName, EncodeBlocks(build)));
   PEERCHUNK_RETURN_IF_ERROR(WriteNewFile(inside, kRecordName, EncodeRecord(build)));
   return build;

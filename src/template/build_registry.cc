@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -67,7 +68,22 @@ absl::StatusOr<File> TakeLock(const File& folder, const std::string& path) {
   return lock;
 }
 
+void ReportSyncFailure(const BuildId& id, const absl::Status& why, Metrics* metrics) {
+  if (metrics != nullptr) metrics->counter("peerchunk_sync_failures_total").Add();
+  Logger("template")
+      .error("event=sync_failed build={} error=\"{}\"", id.ToString(), View(why.message()));
+}
+
+std::string DiscardedName(const BuildId& id) {
+  return absl::StrCat(AbslView(kDiscardedPrefix), id.ToString());
+}
+
 }  // namespace
+
+bool HeldByBase(const RecordedBuild& build) {
+  return build.status.state == BuildState::kDurable &&
+         build.metadata_version_in_base == build.metadata_version;
+}
 
 struct BuildRegistry::Impl : std::enable_shared_from_this<Impl> {
   // `record` is null while Add is at work. `changing` is held by the one thread that may replace
@@ -90,6 +106,7 @@ struct BuildRegistry::Impl : std::enable_shared_from_this<Impl> {
   CondVar changed;  // Some slot is no longer `changing`.
   std::map<BuildId, Slot> slots PEERCHUNK_GUARDED_BY(mutex);
   uint64_t sequence PEERCHUNK_GUARDED_BY(mutex) = 0;
+  std::set<BuildId> discarded PEERCHUNK_GUARDED_BY(mutex);
 
   std::shared_ptr<const RecordedBuild> Find(const BuildId& id) const {
     const MutexLock hold(mutex);
@@ -167,7 +184,12 @@ struct BuildRegistry::Impl : std::enable_shared_from_this<Impl> {
   }
 
   absl::StatusOr<RecordedBuild> FillAndRename(const BuildId& id, const SnapshotFiles& files,
-                                              bool sync);
+                                              bool sync, const AncestorSources& sources_of);
+  // Syncs a build's folder and then the one it is in, in the background where there is one.
+  void StartSync(const BuildId& id, std::shared_ptr<File> inside);
+  void SyncLoaded(const std::vector<RecordedBuild>& builds);
+  void Discard(const BuildId& id);
+  void ForgetDiscarded(const BuildId& id);
   absl::StatusOr<std::shared_ptr<LocalBuildFile>> OpenRecorded(const BuildFileId& id,
                                                                const RecordedBuild& build);
   absl::Status MarkFailed(const BuildId& id, std::string reason);
@@ -184,10 +206,12 @@ absl::StatusOr<std::unique_ptr<BuildRegistry>> BuildRegistry::Open(Options optio
   const absl::Status opened = [&]() -> absl::Status {
     PEERCHUNK_ASSIGN_OR_RETURN(impl->folder, OpenFolder(path));
     PEERCHUNK_ASSIGN_OR_RETURN(impl->lock, TakeLock(impl->folder, path));
-    PEERCHUNK_ASSIGN_OR_RETURN(LoadedFolder loaded, LoadBuilds(impl->folder));
+    PEERCHUNK_ASSIGN_OR_RETURN(LoadedFolder loaded, LoadBuilds(impl->folder, impl->options.base));
     impl->report = std::move(loaded.report);
     impl->incarnation = RandomIncarnation();
+    impl->SyncLoaded(loaded.builds);
     const MutexLock hold(impl->mutex);
+    impl->discarded = std::move(loaded.discarded);
     for (RecordedBuild& build : loaded.builds) impl->PublishLocked(std::move(build));
     return absl::OkStatus();
   }();
@@ -204,12 +228,12 @@ absl::StatusOr<std::unique_ptr<BuildRegistry>> BuildRegistry::Open(Options optio
 const std::vector<std::string>& BuildRegistry::StartupReport() const { return impl_->report; }
 uint64_t BuildRegistry::incarnation() const { return impl_->incarnation; }
 
-absl::StatusOr<RecordedBuild> BuildRegistry::Impl::FillAndRename(const BuildId& id,
-                                                                 const SnapshotFiles& files,
-                                                                 bool sync) {
+absl::StatusOr<RecordedBuild> BuildRegistry::Impl::FillAndRename(
+    const BuildId& id, const SnapshotFiles& files, bool sync, const AncestorSources& sources_of) {
   const std::string pausing = absl::StrCat(AbslView(kPausePrefix), id.ToString());
-  absl::StatusOr<RecordedBuild> build =
-      FillBuildFolder(id, files, folder, pausing, options.clock->Now());
+  absl::StatusOr<RecordedBuild> build = FillBuildFolder(
+      id, files, folder, pausing,
+      {.now = options.clock->Now(), .base = options.base, .sources_of = sources_of});
   absl::Status done = build.status();
   std::shared_ptr<File> inside;
   if (done.ok()) {
@@ -237,31 +261,44 @@ absl::StatusOr<RecordedBuild> BuildRegistry::Impl::FillAndRename(const BuildId& 
   if (sync) {
     // The build is complete and safe but for its name, which is not worth losing it.
     const absl::Status named = folder.Sync();
-    if (!named.ok()) {
-      Logger("template")
-          .error("event=sync_failed build={} error=\"{}\"", id.ToString(), View(named.message()));
-    }
+    if (!named.ok()) ReportSyncFailure(id, named, options.metrics);
   } else {
-    absl::StatusOr<File> parent = folder.OpenAt(".", O_RDONLY | O_DIRECTORY);
-    if (parent.ok()) {
-      options.executor->Run(Priority::kPrefetch,
-                            [id, inside, parent = std::make_shared<File>(*std::move(parent))] {
-                              absl::Status synced = SyncFolder(*inside);
-                              if (synced.ok()) synced = parent->Sync();
-                              if (!synced.ok()) {
-                                Logger("template")
-                                    .error("event=sync_failed build={} error=\"{}\"", id.ToString(),
-                                           View(synced.message()));
-                              }
-                            });
-    }
+    StartSync(id, std::move(inside));
   }
   return build;
 }
 
-absl::StatusOr<std::shared_ptr<const RecordedBuild>> BuildRegistry::Add(const BuildId& id,
-                                                                        const SnapshotFiles& files,
-                                                                        bool sync) {
+// What it needs is its own: it may run when the registry is gone.
+void BuildRegistry::Impl::StartSync(const BuildId& id, std::shared_ptr<File> inside) {
+  absl::StatusOr<File> opened = folder.OpenAt(".", O_RDONLY | O_DIRECTORY);
+  if (!opened.ok()) return ReportSyncFailure(id, opened.status(), options.metrics);
+  auto sync = [id, inside = std::move(inside), metrics = options.metrics,
+               parent = std::make_shared<File>(*std::move(opened))] {
+    absl::Status synced = SyncFolder(*inside);
+    if (synced.ok()) synced = parent->Sync();
+    if (!synced.ok()) ReportSyncFailure(id, synced, metrics);
+  };
+  if (options.executor == nullptr) {
+    sync();
+  } else {
+    options.executor->Run(Priority::kPrefetch, std::move(sync));
+  }
+}
+
+void BuildRegistry::Impl::SyncLoaded(const std::vector<RecordedBuild>& builds) {
+  for (const RecordedBuild& build : builds) {
+    if (build.status.state == BuildState::kDurable) continue;
+    absl::StatusOr<File> inside = folder.OpenAt(build.id.ToString(), O_RDONLY | O_DIRECTORY);
+    if (inside.ok()) {
+      StartSync(build.id, std::make_shared<File>(*std::move(inside)));
+    } else {
+      ReportSyncFailure(build.id, inside.status(), options.metrics);
+    }
+  }
+}
+
+absl::StatusOr<std::shared_ptr<const RecordedBuild>> BuildRegistry::Add(
+    const BuildId& id, const SnapshotFiles& files, bool sync, const AncestorSources& sources_of) {
   const std::string context = absl::StrCat("pause ", id.ToString());
   if (id.is_nil()) return absl::InvalidArgumentError("pause: the nil UUID names no build");
   const absl::Status paths = CheckSnapshotPaths(files);
@@ -275,7 +312,8 @@ absl::StatusOr<std::shared_ptr<const RecordedBuild>> BuildRegistry::Add(const Bu
   }
   impl_->FillReserve(kReserveBytes);
   absl::StatusOr<RecordedBuild> build =
-      impl_->FillAndRename(id, files, sync || impl_->options.executor == nullptr);
+      impl_->FillAndRename(id, files, sync || impl_->options.executor == nullptr, sources_of);
+  if (build.ok()) impl_->ForgetDiscarded(id);
   const MutexLock hold(impl_->mutex);
   if (!build.ok()) {
     impl_->slots.erase(id);
@@ -296,6 +334,11 @@ std::vector<std::shared_ptr<const RecordedBuild>> BuildRegistry::List() const {
     if (slot.record != nullptr) builds.push_back(slot.record);
   }
   return builds;
+}
+
+bool BuildRegistry::Discarded(const BuildId& id) const {
+  const MutexLock hold(impl_->mutex);
+  return impl_->discarded.contains(id);
 }
 
 absl::StatusOr<std::shared_ptr<LocalBuildFile>> BuildRegistry::Impl::OpenRecorded(
@@ -405,6 +448,16 @@ absl::Status BuildRegistry::ConfirmInBase(const BuildFileId& id, uint64_t metada
   });
 }
 
+absl::Status BuildRegistry::DropInBase(const BuildFileId& id) {
+  return impl_->Change(id.build, [&](RecordedBuild& build) -> absl::StatusOr<bool> {
+    if (build.status.state != BuildState::kUploading) return WrongState(build, "lose an object");
+    const auto file = build.files.find(id.kind);
+    if (file == build.files.end()) return false;
+    if (id.kind == FileKind::kMetadata) build.metadata_version_in_base = 0;
+    return std::exchange(file->second.in_base, false);
+  });
+}
+
 absl::Status BuildRegistry::MarkDurable(const BuildId& id) {
   return impl_->Change(id, [](RecordedBuild& build) -> absl::StatusOr<bool> {
     if (build.status.state == BuildState::kDurable) return false;
@@ -487,11 +540,38 @@ absl::Status BuildRegistry::ReplaceMetadata(const BuildId& id, std::string_view 
   return absl::OkStatus();
 }
 
-absl::Status BuildRegistry::Remove(const BuildId& id) {
-  PEERCHUNK_RETURN_IF_ERROR(impl_->BeginChange(id));
+// Children that wait for the build must learn that it will never come, whatever ends this process.
+void BuildRegistry::Impl::Discard(const BuildId& id) {
+  absl::Status kept = folder.OpenAt(DiscardedName(id), O_WRONLY | O_CREAT).status();
+  if (kept.ok()) kept = folder.Sync();
+  if (!kept.ok()) {  // A full disk, say, which a removal must be able to end.
+    Logger("template")
+        .error("event=discard_not_kept build={} error=\"{}\"", id.ToString(), View(kept.message()));
+  }
+  const MutexLock hold(mutex);
+  discarded.insert(id);
+}
+
+void BuildRegistry::Impl::ForgetDiscarded(const BuildId& id) {
+  {
+    const MutexLock hold(mutex);
+    if (discarded.erase(id) == 0) return;
+  }
+  folder.Remove(DiscardedName(id)).IgnoreError();
+}
+
+absl::Status BuildRegistry::Remove(const BuildId& id,
+                                   const std::function<bool(const RecordedBuild&)>& only_if) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const RecordedBuild build, impl_->BeginChange(id));
+  if (only_if && !only_if(build)) {
+    impl_->EndChange(id, std::nullopt);
+    return WrongState(build, "be removed");
+  }
   // Renamed first: a crash leaves the build whole or gone.
   const std::string removing = absl::StrCat(AbslView(kRemovePrefix), id.ToString());
   absl::Status gone = impl_->folder.RemoveTree(removing);
+  const bool only_copy = build.status.state != BuildState::kDurable;
+  if (gone.ok() && only_copy) impl_->Discard(id);
   if (gone.ok() &&
       renameat(impl_->folder.fd(), id.ToString().c_str(), impl_->folder.fd(),
                removing.c_str()) != 0 &&
@@ -499,6 +579,7 @@ absl::Status BuildRegistry::Remove(const BuildId& id) {
     gone = ErrnoStatus(errno, "rename");
   }
   if (!gone.ok()) {
+    if (only_copy) impl_->ForgetDiscarded(id);
     impl_->EndChange(id, std::nullopt);
     return Annotate(gone, absl::StrCat("remove ", id.ToString()));
   }

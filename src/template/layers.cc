@@ -23,11 +23,6 @@ void AddMissing(std::vector<std::string>& to, const std::vector<std::string>& fr
 
 }  // namespace
 
-bool HeldByBase(const RecordedBuild& build) {
-  return build.status.state == BuildState::kDurable &&
-         build.metadata_version_in_base == build.metadata_version;
-}
-
 void LayerSources::Add(const BuildSources& more) {
   const MutexLock lock(mutex_);
   for (const auto& [build, addresses] : more.by_build) {

@@ -69,7 +69,4 @@ class Layers {
   absl::flat_hash_map<BuildFileId, absl::Time> failed_at_ PEERCHUNK_GUARDED_BY(mutex_);
 };
 
-// True when nothing of the build would be lost with this node's copy.
-bool HeldByBase(const RecordedBuild& build);
-
 }  // namespace peerchunk

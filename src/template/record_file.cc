@@ -16,7 +16,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kFormat = 1;
+// 2: base, upload_token and ancestor_sources, which older records lack.
+constexpr uint64_t kFormat = 2;
+constexpr uint64_t kOldestFormat = 1;
 constexpr std::string_view kBlocksMagic = "PCBLOCK1";
 
 // Deterministic: keys are sorted. A reason with broken UTF-8 (from a foreign server) is mended.
@@ -47,7 +49,7 @@ json EncodeFile(FileKind kind, const FileRecord& file) {
 }
 
 // Throws json's exceptions for what is missing or of the wrong type.
-absl::StatusOr<RecordedBuild> DecodeFields(const json& record, const BuildId& id) {
+absl::StatusOr<RecordedBuild> DecodeFields(const json& record, const BuildId& id, uint64_t format) {
   RecordedBuild build;
   build.id = id;
   if (record.at("build_id").get<std::string>() != id.ToString()) {
@@ -68,6 +70,14 @@ absl::StatusOr<RecordedBuild> DecodeFields(const json& record, const BuildId& id
   for (const json& ancestor : record.at("ancestors")) {
     PEERCHUNK_ASSIGN_OR_RETURN(const BuildId parsed, BuildId::Parse(ancestor.get<std::string>()));
     build.ancestors.push_back(parsed);
+  }
+  if (format >= 2) {
+    build.base = record.at("base").get<std::string>();
+    build.upload_token = record.at("upload_token").get<std::string>();
+    for (const auto& [name, addresses] : record.at("ancestor_sources").items()) {
+      PEERCHUNK_ASSIGN_OR_RETURN(const BuildId parsed, BuildId::Parse(name));
+      build.ancestor_sources[parsed] = addresses.get<std::vector<std::string>>();
+    }
   }
   for (const auto& [name, file] : record.at("files").items()) {
     const std::optional<FileKind> kind = ParseFileName(name);
@@ -131,9 +141,15 @@ std::string EncodeRecord(const RecordedBuild& build) {
                  {"metadata_version_in_base", build.metadata_version_in_base},
                  {"paused_at", FormatPausedAt(build.paused_at)},
                  {"ancestors", json::array()},
+                 {"ancestor_sources", json::object()},
+                 {"base", build.base},
+                 {"upload_token", build.upload_token},
                  {"files", json::object()}};
   for (const BuildId& ancestor : build.ancestors)
     record["ancestors"].push_back(ancestor.ToString());
+  for (const auto& [ancestor, addresses] : build.ancestor_sources) {
+    record["ancestor_sources"][ancestor.ToString()] = addresses;
+  }
   for (const auto& [kind, file] : build.files) {
     record["files"][std::string(FileName(kind))] = EncodeFile(kind, file);
   }
@@ -147,15 +163,16 @@ absl::StatusOr<RecordedBuild> DecodeRecord(std::string_view bytes, const BuildId
   try {
     if (outer.is_discarded()) return Damaged("the record is not JSON");
     const auto format = outer.at("format").get<uint64_t>();
-    if (format != kFormat) {
-      return absl::UnimplementedError(
-          absl::StrCat("the record has format ", format, ", this peerchunk reads ", kFormat));
+    if (format < kOldestFormat || format > kFormat) {
+      return absl::UnimplementedError(absl::StrCat("the record has format ", format,
+                                                   ", this peerchunk reads ", kOldestFormat, " to ",
+                                                   kFormat));
     }
     const json& record = outer.at("record");
     if (Crc32c(Dump(record)) != outer.at("crc32c").get<uint32_t>()) {
       return Damaged("the record does not match its checksum");
     }
-    PEERCHUNK_ASSIGN_OR_RETURN(RecordedBuild build, DecodeFields(record, id));
+    PEERCHUNK_ASSIGN_OR_RETURN(RecordedBuild build, DecodeFields(record, id, format));
     if (!AddsUp(*build.files[FileKind::kMetadata].checksums)) {
       return Damaged("the checksums of metadata.json do not add up");
     }

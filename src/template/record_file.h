@@ -20,7 +20,7 @@ inline constexpr uint64_t kMaxRecordBytes = 64 * kMiB;
 std::string RecordedFileName(FileKind kind, uint64_t metadata_version);
 
 // record.json: everything but the files' block checksums, under a checksum of its own:
-//   {"format":1,"crc32c":<of the next value, as written>,"record":{...}}
+//   {"format":2,"crc32c":<of the next value, as written>,"record":{...}}
 // Metadata's block checksums are in it too, because they change with it.
 std::string EncodeRecord(const RecordedBuild& build);
 // DataLoss: damaged. Unimplemented: written by a newer peerchunk. The status's incarnation and

@@ -1,6 +1,7 @@
 #include "peerchunk/template/build_registry.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -565,7 +566,7 @@ TEST_F(BuildRegistryTest, ADamagedRecordIsSetAsideAndTheRestIsServed) {
 TEST_F(BuildRegistryTest, ARecordOfANewerFormatIsLeftAlone) {
   const TestBuild build = Make();
   ASSERT_OK(Add(build));
-  dir_.Write(Inside(build.id, "record.json"), "{\"format\":2}");
+  dir_.Write(Inside(build.id, "record.json"), "{\"format\":3}");
   Open();
   EXPECT_EQ(registry_->Find(build.id), nullptr);
   EXPECT_THAT(registry_->StartupReport(), ElementsAre(HasSubstr("left as it is")));
@@ -588,6 +589,88 @@ TEST_F(BuildRegistryTest, LostBlockChecksumsAreMadeAgainFromGoodFilesOnly) {
   Open();
   EXPECT_EQ(registry_->Find(build.id), nullptr);
   EXPECT_THAT(registry_->StartupReport(), ElementsAre(HasSubstr("set aside")));
+}
+
+// A build is as good as before when its disk cannot be read just now.
+TEST_F(BuildRegistryTest, ABuildThatCannotBeReadJustNowStaysWhereItIs) {
+  const TestBuild build = Make();
+  ASSERT_OK(Add(build));
+  registry_ = nullptr;
+  // The folder, its lock and the build's folder may still be opened; the record may not.
+  const int next = dup(dir_.folder().fd());
+  close(next);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = static_cast<rlim_t>(next) + 3;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const auto opened = TryOpen();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_OK(opened);
+  EXPECT_EQ((*opened)->Find(build.id), nullptr);
+  EXPECT_THAT(
+      (*opened)->StartupReport(),
+      ElementsAre(testing::AllOf(HasSubstr(build.id.ToString()), HasSubstr("Too many open files"),
+                                 HasSubstr("left as it is and not served"))));
+}
+
+TEST_F(BuildRegistryTest, WhatWasReadFromElsewhereIsRecordedWithTheChild) {
+  const TestBuild base = Make(3);
+  const TestBuild child = MakeTestBuild({.seed = 4, .parent = &base});
+  ASSERT_OK(registry_->Add(child.id, Write(child), false, [&](const BuildId& ancestor) {
+    EXPECT_EQ(ancestor, base.id);
+    return std::vector<std::string>{"10.0.0.1:7070"};
+  }));
+  Open();
+  EXPECT_THAT(registry_->Find(child.id)->ancestor_sources,
+              ElementsAre(testing::Pair(base.id, ElementsAre("10.0.0.1:7070"))));
+}
+
+TEST_F(BuildRegistryTest, ABuildThatWasDiscardedIsRememberedUntilItIsPausedAgain) {
+  const TestBuild build = Make(1);
+  const TestBuild durable = Make(2);
+  ASSERT_OK(Add(build));
+  ASSERT_OK(Add(durable));
+  MakeDurable(durable);
+  ASSERT_OK(registry_->Remove(durable.id));
+  EXPECT_FALSE(registry_->Discarded(build.id));
+  ASSERT_OK(registry_->Remove(build.id));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(registry_->Discarded(build.id));
+    EXPECT_FALSE(registry_->Discarded(durable.id)) << "the base has it";
+    Open();
+    EXPECT_THAT(registry_->StartupReport(), IsEmpty());
+  }
+  ASSERT_OK(Add(build));
+  EXPECT_FALSE(registry_->Discarded(build.id));
+  // As a process would leave it that is killed before the removal begins.
+  dir_.Write("builds/.discarded-" + build.id.ToString(), "");
+  for (int i = 0; i < 2; ++i) {
+    Open();
+    EXPECT_FALSE(registry_->Discarded(build.id));
+    ExpectServed(build);
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_.PathOf("builds/.discarded-" + build.id.ToString())));
+}
+
+TEST_F(BuildRegistryTest, RemovalAsksWhenNothingCanChangeTheBuildAnyMore) {
+  const TestBuild build = Make();
+  ASSERT_OK(Add(build));
+  MakeDurable(build);
+  ASSERT_OK(registry_->ReplaceMetadata(build.id, "{}"));
+  EXPECT_EQ(CodeOf(registry_->Remove(build.id, HeldByBase)), absl::StatusCode::kFailedPrecondition);
+  ASSERT_OK(registry_->ConfirmInBase({build.id, FileKind::kMetadata}, 2));
+  // A change that comes while the question is asked comes too late.
+  std::thread late;
+  EXPECT_OK(registry_->Remove(build.id, [&](const RecordedBuild& now) {
+    EXPECT_EQ(now.metadata_version, 2u);
+    late = std::thread([&] {
+      EXPECT_EQ(CodeOf(registry_->ReplaceMetadata(build.id, "{\"late\":1}")),
+                absl::StatusCode::kNotFound);
+    });
+    return true;
+  }));
+  late.join();
 }
 
 TEST_F(BuildRegistryTest, ReadersSeeWholeSnapshotsWhileStatesChange) {

@@ -125,6 +125,22 @@ TEST_F(FullDiskTest, MetadataThatDoesNotFitReplacesNothing) {
   EXPECT_OK(registry_->ReplaceMetadata(build.id, large));
 }
 
+TEST_F(FullDiskTest, BlockChecksumsThatCannotBeKeptAreMadeAgainEachTime) {
+  const TestBuild build = Make(1);
+  ASSERT_OK(Add(build));
+  unlink(disk_.PathOf("builds/" + build.id.ToString() + "/blocks.crc").c_str());
+  for (int i = 0; i < 2; ++i) {
+    cache_ = nullptr;
+    registry_ = nullptr;
+    unlink(disk_.PathOf("builds/.reserve").c_str());
+    disk_.Fill();
+    Open();
+    ASSERT_NE(registry_->Find(build.id), nullptr);
+    EXPECT_THAT(registry_->StartupReport(), testing::Contains(HasSubstr("could not be kept")));
+    ExpectServed(build);
+  }
+}
+
 TEST_F(FullDiskTest, AGuestsReadDoesNotFail) {
   const TestBuild build = Make(1);
   for (const auto& [kind, bytes] : build.files) {

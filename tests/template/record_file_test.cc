@@ -37,6 +37,9 @@ RecordedBuild SomeBuild() {
   build.metadata_version_in_base = 2;
   build.paused_at = absl::FromUnixNanos(1'700'000'000'123'456'789);
   build.ancestors = {kOther};
+  build.ancestor_sources[kOther] = {"10.0.0.1:7070", "10.0.0.2:7070"};
+  build.base = "folder /srv/base";
+  build.upload_token = "a token";
   build.files[FileKind::kMemfile] = {Sums(3 * kMiB + 17, 1), true};
   build.files[FileKind::kRootfs] = {Sums(0, 2), false};
   build.files[FileKind::kMetadata] = {Sums(100, 3), false};
@@ -57,6 +60,9 @@ TEST(RecordFileTest, RoundTrip) {
   EXPECT_EQ(decoded->metadata_version_in_base, 2u);
   EXPECT_EQ(decoded->paused_at, build.paused_at);
   EXPECT_EQ(decoded->ancestors, build.ancestors);
+  EXPECT_EQ(decoded->ancestor_sources, build.ancestor_sources);
+  EXPECT_EQ(decoded->base, build.base);
+  EXPECT_EQ(decoded->upload_token, build.upload_token);
   ASSERT_EQ(decoded->files.size(), 3u);
   for (const auto& [kind, file] : build.files) {
     const FileRecord& got = decoded->files.at(kind);
@@ -105,8 +111,10 @@ TEST(RecordFileTest, AnotherBuildsRecordIsDamaged) {
 
 TEST(RecordFileTest, ANewerFormatIsUnimplemented) {
   nlohmann::json outer = nlohmann::json::parse(EncodeRecord(SomeBuild()));
-  outer["format"] = 2;
-  EXPECT_EQ(CodeOf(DecodeRecord(outer.dump(), kId)), absl::StatusCode::kUnimplemented);
+  for (const int format : {0, 3}) {
+    outer["format"] = format;
+    EXPECT_EQ(CodeOf(DecodeRecord(outer.dump(), kId)), absl::StatusCode::kUnimplemented);
+  }
 }
 
 // A record whose checksum holds, but which says something else than what is expected.
@@ -115,6 +123,20 @@ std::string Resealed(const std::function<void(nlohmann::json&)>& change) {
   change(outer["record"]);
   outer["crc32c"] = Crc32c(outer["record"].dump());
   return outer.dump();
+}
+
+TEST(RecordFileTest, TheFirstFormatIsRead) {
+  nlohmann::json outer = nlohmann::json::parse(EncodeRecord(SomeBuild()));
+  for (const char* added : {"base", "upload_token", "ancestor_sources"}) {
+    outer["record"].erase(added);
+  }
+  outer["crc32c"] = Crc32c(outer["record"].dump());
+  outer["format"] = 1;
+  const auto decoded = DecodeRecord(outer.dump(), kId);
+  ASSERT_OK(decoded);
+  EXPECT_EQ(decoded->ancestors, SomeBuild().ancestors);
+  EXPECT_EQ(decoded->base, "");
+  EXPECT_EQ(decoded->upload_token, "");
 }
 
 TEST(RecordFileTest, AnyFieldMissingOrOfAnotherTypeIsDamaged) {

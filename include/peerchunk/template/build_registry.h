@@ -16,6 +16,7 @@
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/file_head.h"
 #include "peerchunk/base/file_kind.h"
+#include "peerchunk/base/metrics.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/build/local_build_file.h"
 
@@ -51,17 +52,29 @@ struct RecordedBuild {
   std::map<FileKind, FileRecord> files;
   // Builds whose diffs this build's headers map, itself excluded.
   std::vector<BuildId> ancestors;
+  // Where those lie that were read from other nodes when this one was paused.
+  std::map<BuildId, std::vector<std::string>> ancestor_sources;
+  // The base that `in_base` speaks of, by its description.
+  std::string base;
+  // Random; kept with each object that is written for this build, so that a half one is known for
+  // our own later. Empty: paused by an earlier peerchunk.
+  std::string upload_token;
 
   bool has(FileKind kind) const { return files.contains(kind); }
 };
+
+// True when nothing of the build would be lost with this node's copy: it is DURABLE, and the base
+// has its newest metadata.json.
+bool HeldByBase(const RecordedBuild& build);
 
 // The builds that this node paused: the one authority for their states, kept on disk so that a
 // build survives the death of the process (and, once synced, of the host). Folder:
 //   <folder>/<build id>/{the files, blocks.crc, record.json}     complete builds
 //   <folder>/.pause-<build id>/                                  pauses under way, removed at start
 //   <folder>/.remove-<build id>/                                 removals under way, finished at
-//   start <folder>/.damaged-<build id>-<n>/                            set aside, never deleted by
-//   us
+//                                                                start
+//   <folder>/.damaged-<build id>-<n>/                            set aside, never deleted by us
+//   <folder>/.discarded-<build id>                               removed before it was DURABLE
 // A later version n of metadata.json is a file of its own, metadata.json.<n>. Thread-safe. No lock
 // is held over I/O that a reader could wait for.
 class BuildRegistry {
@@ -69,11 +82,18 @@ class BuildRegistry {
   struct Options {
     std::string folder;  // Created when missing. A second registry on it is refused (lock file).
     Clock* clock = &Clock::Real();
-    Executor* executor = nullptr;  // Runs background fsyncs; borrowed. Null: Add syncs by itself.
+    // Runs background fsyncs; borrowed. Null: Add and Open sync by themselves.
+    Executor* executor = nullptr;
+    // Describes where builds are uploaded to. What another base had confirmed is uploaded again.
+    std::string base;
+    Metrics* metrics = nullptr;  // Borrowed; may be null.
   };
 
-  // Reads the records: what was LOCAL or UPLOADING is so again, FAILED is tried again; half-written
-  // pauses are removed and reported in StartupReport().
+  using AncestorSources = std::function<std::vector<std::string>(const BuildId&)>;
+
+  // Reads the records: what was LOCAL or UPLOADING is so again, FAILED is tried again, as is what
+  // is DURABLE in another base; half-written pauses are removed and reported in StartupReport().
+  // What is not DURABLE is synced again: the process may have ended before that was done.
   static absl::StatusOr<std::unique_ptr<BuildRegistry>> Open(Options options);
   ~BuildRegistry();
 
@@ -86,12 +106,16 @@ class BuildRegistry {
   // checksums. When it returns the build is LOCAL and survives SIGKILL; with `sync` also a power
   // cut. InvalidArgument: files that are missing or disagree (what and which); AlreadyExists: this
   // build is recorded here; ResourceExhausted: no space. After an error nothing is left behind.
-  absl::StatusOr<std::shared_ptr<const RecordedBuild>> Add(const BuildId& id,
-                                                           const SnapshotFiles& files, bool sync);
+  // `sources_of`, where given, says where the build's ancestors were read from, for the record.
+  absl::StatusOr<std::shared_ptr<const RecordedBuild>> Add(
+      const BuildId& id, const SnapshotFiles& files, bool sync,
+      const AncestorSources& sources_of = nullptr);
 
   // Null when this node did not pause the build.
   std::shared_ptr<const RecordedBuild> Find(const BuildId& id) const;
   std::vector<std::shared_ptr<const RecordedBuild>> List() const;
+  // True of a build that was removed here before it was DURABLE: no other copy is known.
+  bool Discarded(const BuildId& id) const;
 
   // Opens a recorded file. NotFound: no such build here, or the build has no such file. A copy
   // found not to match its record turns the build FAILED.
@@ -110,6 +134,8 @@ class BuildRegistry {
   void NoteWaiting(const BuildId& id, std::string_view reason);
   // `metadata_version` only for FileKind::kMetadata: the version that was uploaded.
   absl::Status ConfirmInBase(const BuildFileId& id, uint64_t metadata_version = 0);
+  // Takes a confirmation back: the base was found without the object, which is to be sent again.
+  absl::Status DropInBase(const BuildFileId& id);
   // Requires every file confirmed; of metadata.json, any version.
   absl::Status MarkDurable(const BuildId& id);
   absl::Status MarkFailed(const BuildId& id, std::string reason);
@@ -121,8 +147,11 @@ class BuildRegistry {
   absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes,
                                std::optional<uint64_t> only_version = std::nullopt);
 
-  // Forgets the build and removes its files; open files stay readable through their pins.
-  absl::Status Remove(const BuildId& id);
+  // Forgets the build and removes its files; open files stay readable through their pins. With
+  // `only_if`, which is asked when nothing can change the build any more: FailedPrecondition where
+  // it says no.
+  absl::Status Remove(const BuildId& id,
+                      const std::function<bool(const RecordedBuild&)>& only_if = nullptr);
 
  private:
   struct Impl;
