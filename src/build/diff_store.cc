@@ -129,7 +129,8 @@ absl::StatusOr<std::shared_ptr<BuildFile>> DiffStore::Await(const BuildFileId& i
   return *opening.result;
 }
 
-void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy) {
+void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy,
+                       uint64_t beside_bytes) {
   std::shared_ptr<BuildFile> replaced;  // Goes after the lock.
   const MutexLock lock(mutex_);
   if (closed_) return;
@@ -138,12 +139,13 @@ void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, b
   entry.opening = nullptr;
   entry.last_use = ++use_clock_;
   entry.only_copy = only_copy;
+  entry.beside_bytes = beside_bytes;
 }
 
-void DiffStore::Release(const BuildId& build) {
+void DiffStore::SetOnlyCopy(const BuildId& build, bool only_copy) {
   const MutexLock lock(mutex_);
   for (auto& [id, entry] : entries_) {
-    if (id.build == build) entry.only_copy = false;
+    if (id.build == build) entry.only_copy = only_copy;
   }
 }
 
@@ -177,7 +179,7 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
       for (const auto& [last_use, id] : oldest_first) {
         if (within(held, low_water)) break;
         const auto found = entries_.find(id);
-        held -= found->second.file->AllocatedBytes();
+        held -= found->second.held_bytes();
         evicted.push_back(std::move(found->second.file));
         entries_.erase(found);
       }
@@ -208,9 +210,7 @@ bool DiffStore::HasRoom(uint64_t bytes) const {
 
 uint64_t DiffStore::AllocatedLocked() const {
   uint64_t held = 0;
-  for (const auto& [id, entry] : entries_) {
-    if (entry.file != nullptr) held += entry.file->AllocatedBytes();
-  }
+  for (const auto& [id, entry] : entries_) held += entry.held_bytes();
   return held;
 }
 
@@ -223,7 +223,7 @@ bool DiffStore::Full() const {
   const MutexLock lock(mutex_);
   uint64_t held = 0;
   for (const auto& [id, entry] : entries_) {
-    if (entry.file != nullptr && !entry.evictable()) held += entry.file->AllocatedBytes();
+    if (!entry.evictable()) held += entry.held_bytes();
   }
   return held > options_.capacity_bytes;
 }

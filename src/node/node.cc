@@ -51,7 +51,7 @@ struct Node::Impl {
   absl::Status Start(const std::vector<std::string>& bound_addresses);
   absl::Status CheckPlaintext() const;
   absl::Status CheckAddresses(const BuildSources& sources) const;
-  absl::Status CheckRoom(const BuildId& id, std::string_view what) const;
+  absl::Status CheckRoom(const BuildId& id, std::string_view what);
   // `named`, then what NodeOptions::locations knows.
   std::vector<std::string> AddressesOf(const BuildId& id, std::vector<std::string> named) const;
   NodeBuildInfo Describe(const BuildId& id) const;
@@ -150,7 +150,7 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
     return ForeignAncestorIsDurable(ancestor, AddressesOf(ancestor, templates->SourcesOf(ancestor)),
                                     *directory, options.base);
   };
-  uploads.on_durable = [this](const BuildId& build) { templates->Release(build); };
+  uploads.on_durable = [this](const BuildId& build) { templates->UpdatePins(build); };
   PEERCHUNK_ASSIGN_OR_RETURN(
       uploader, Uploader::Start(registry.get(), options.base.get(), std::move(uploads)));
   started.store(true);
@@ -189,11 +189,12 @@ void Node::Impl::KeepSavingTraces(const std::stop_token& stop) {
 // The template holds the bytes that it was loaded with; the next look-up loads the new ones.
 void Node::Impl::OnMetadataReplaced(const BuildId& id) {
   templates->Reload(id);
+  templates->UpdatePins(id);
   if (uploader != nullptr) uploader->Enqueue(id);
 }
 
-absl::Status Node::Impl::CheckRoom(const BuildId& id, std::string_view what) const {
-  if (!templates->BuildStore().Full()) return absl::OkStatus();
+absl::Status Node::Impl::CheckRoom(const BuildId& id, std::string_view what) {
+  if (templates->HasRoom()) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       AbslView(what), " ", id.ToString(),
       ": what may not be evicted, builds that are not durable yet or are in use, fills the cache "
@@ -277,7 +278,9 @@ absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles
     return absl::UnavailableError("this node is draining and takes no new pauses: pause elsewhere");
   }
   PEERCHUNK_RETURN_IF_ERROR(impl_->CheckRoom(id, "pause"));
-  PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Add(id, files, sync));
+  PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Add(id, files, sync, [this](const BuildId& ancestor) {
+    return impl_->templates->SourcesOf(ancestor);
+  }));
   impl_->uploader->Enqueue(id);
   if (impl_->options.locations != nullptr) {
     impl_->options.locations->Add(id, impl_->own_addresses);

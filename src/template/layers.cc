@@ -15,6 +15,15 @@ namespace {
 // Peers that ask for a layer whose opening failed hear NOT_AVAILABLE this long.
 constexpr absl::Duration kFailurePause = absl::Seconds(5);
 
+// What a build has on the disk besides its diffs, blobs and records, by whole pages.
+uint64_t BesideDiffs(const RecordedBuild& build) {
+  uint64_t bytes = 2 * kPageBytes;
+  for (const auto& [kind, file] : build.files) {
+    if (!IsSeekable(kind)) bytes += RoundUp(file.checksums->size, kPageBytes);
+  }
+  return bytes;
+}
+
 void AddMissing(std::vector<std::string>& to, const std::vector<std::string>& from) {
   for (const std::string& address : from) {
     if (std::find(to.begin(), to.end(), address) == to.end()) to.push_back(address);
@@ -58,7 +67,7 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::Open(const BuildFileId& layer
     const auto* recorded = dynamic_cast<const LocalBuildFile*>(held.get());
     if (held != nullptr && (recorded == nullptr || !recorded->corrupt() || !in_base)) return held;
     if (held == nullptr) {
-      absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(layer, *build);
+      absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(layer);
       if (file.ok() || !in_base) return file;
     }
     store_->Remove(layer);  // This node's copy is damaged; the base has a good one.
@@ -66,12 +75,32 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::Open(const BuildFileId& layer
   return store_->GetOrOpen(layer, Opener(layer, std::move(sources)), options);
 }
 
-absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenRecorded(const BuildFileId& id,
-                                                                const RecordedBuild& build) {
+absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenRecorded(const BuildFileId& id) {
   if (std::shared_ptr<BuildFile> held = store_->Lookup(id)) return held;
   PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<BuildFile> file, options_->registry->OpenFile(id));
-  store_->Insert(id, file, !HeldByBase(build));
+  const std::shared_ptr<const RecordedBuild> build = options_->registry->Find(id.build);
+  // Every build has this one.
+  const bool counts_rest = build != nullptr && id.kind == FileKind::kRootfs;
+  store_->Insert(id, file, /*only_copy=*/true, counts_rest ? BesideDiffs(*build) : 0);
+  UpdatePins(id.build);
+  if (options_->registry->Find(id.build) == nullptr) store_->Remove(id);  // Removed meanwhile.
   return file;
+}
+
+// Whoever changes the record comes here afterwards. So the last to write the pins has seen the last
+// change, or looks again and sees it.
+void Layers::UpdatePins(const BuildId& build) {
+  const auto only_copy_now = [&] {
+    const std::shared_ptr<const RecordedBuild> record = options_->registry->Find(build);
+    return record != nullptr && !HeldByBase(*record);
+  };
+  bool only_copy = only_copy_now();
+  while (true) {
+    store_->SetOnlyCopy(build, only_copy);
+    const bool again = only_copy_now();
+    if (again == only_copy) return;
+    only_copy = again;
+  }
 }
 
 bool Layers::StartOpen(const BuildFileId& layer, std::shared_ptr<LayerSources> sources) {

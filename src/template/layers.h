@@ -48,8 +48,9 @@ class Layers {
                                                   std::shared_ptr<LayerSources> sources,
                                                   const ReadOptions& options);
   // A recorded diff as a pin, kept in the store from now on.
-  absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id,
-                                                          const RecordedBuild& build);
+  absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id);
+  // Pins the files of a build paused here, or lets them go, as its record says now.
+  void UpdatePins(const BuildId& build);
   // Has a foreign layer opened, without waiting. False when that failed a moment ago.
   bool StartOpen(const BuildFileId& layer, std::shared_ptr<LayerSources> sources);
 

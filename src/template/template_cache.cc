@@ -92,12 +92,12 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
       PEERCHUNK_REQUIRES(mutex);
   std::vector<std::string> SourcesOf(const BuildId& id) const PEERCHUNK_REQUIRES(mutex);
   bool MakeRoom(uint64_t bytes);
+  std::vector<Loaded> TakeIdle();
   void OnEvict(const BuildFileId& id);
 
   absl::StatusOr<std::optional<ServedFile>> ResolveRecorded(const BuildFileId& id,
                                                             bool even_if_durable, bool with_file);
-  absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id,
-                                                          const RecordedBuild& build);
+  absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id);
   ServedFile ResolveLoaded(const BuildFileId& id, bool with_file);
   std::shared_ptr<BuildFile> Watched(std::shared_ptr<BuildFile> file);
 
@@ -141,7 +141,7 @@ void TemplateCache::Impl::InsertRecorded() {
   for (const std::shared_ptr<const RecordedBuild>& build : options.registry->List()) {
     for (const auto& [kind, record] : build->files) {
       if (!IsSeekable(kind)) continue;
-      const absl::Status opened = layers.OpenRecorded({build->id, kind}, *build).status();
+      const absl::Status opened = layers.OpenRecorded({build->id, kind}).status();
       if (opened.ok()) continue;
       Logger("template")
           .error("event=open_failed build={} error=\"{}\"", build->id.ToString(),
@@ -365,7 +365,7 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const Build
   }
   for (const auto& [kind, record] : build->files) {
     if (!IsSeekable(kind)) continue;
-    const absl::Status opened = impl_->layers.OpenRecorded({id, kind}, *build).status();
+    const absl::Status opened = impl_->layers.OpenRecorded({id, kind}).status();
     if (!opened.ok() && impl_->options.registry->Find(id) != nullptr) return opened;
   }
   impl_->MakeRoom(0);
@@ -389,12 +389,19 @@ void TemplateCache::Evict(const BuildId& id) {
   }
 }
 
-void TemplateCache::Release(const BuildId& id) {
-  const std::shared_ptr<const RecordedBuild> build = impl_->options.registry->Find(id);
-  if (build != nullptr && !HeldByBase(*build)) return;
-  impl_->store.Release(id);
+void TemplateCache::UpdatePins(const BuildId& id) {
+  impl_->layers.UpdatePins(id);
   impl_->MakeRoom(0);
 }
+
+bool TemplateCache::HasRoom() {
+  if (!impl_->store.Full()) return true;
+  impl_->TakeIdle();  // What is dropped may end fetches, and waits for them.
+  impl_->store.Trim();
+  return !impl_->store.Full();
+}
+
+void TemplateCache::Trim() { impl_->MakeRoom(0); }
 
 DiffStore& TemplateCache::BuildStore() { return impl_->store; }
 
@@ -402,18 +409,7 @@ DiffStore& TemplateCache::BuildStore() { return impl_->store; }
 // pin of a chunk cache must not be dropped by its own fetch.
 bool TemplateCache::Impl::MakeRoom(uint64_t bytes) {
   if (store.MakeRoom(bytes)) return true;
-  auto idle = std::make_shared<std::vector<Loaded>>();
-  {
-    const MutexLock lock(mutex);
-    for (auto entry = loaded.begin(); entry != loaded.end();) {
-      if (entry->second.pinned.use_count() == 1) {
-        idle->push_back(std::move(entry->second));
-        entry = loaded.erase(entry);
-      } else {
-        ++entry;
-      }
-    }
-  }
+  auto idle = std::make_shared<std::vector<Loaded>>(TakeIdle());
   if (idle->empty()) return false;
   tasks.Run(Priority::kPrefetch, [this, idle] {
     idle->clear();
@@ -422,11 +418,30 @@ bool TemplateCache::Impl::MakeRoom(uint64_t bytes) {
   return false;
 }
 
-// A build paused here leaves the disk as a whole, and only when the base has all of it.
+std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeIdle() {
+  std::vector<Loaded> idle;
+  const MutexLock lock(mutex);
+  for (auto entry = loaded.begin(); entry != loaded.end();) {
+    if (entry->second.pinned.use_count() == 1) {
+      idle.push_back(std::move(entry->second));
+      entry = loaded.erase(entry);
+    } else {
+      ++entry;
+    }
+  }
+  return idle;
+}
+
+// A build paused here leaves the disk as a whole, and only when the base has all of it: asked when
+// its metadata can no longer be replaced.
 void TemplateCache::Impl::OnEvict(const BuildFileId& id) {
   const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id.build);
-  if (build == nullptr || !HeldByBase(*build)) return;
-  const absl::Status removed = options.registry->Remove(id.build);
+  if (build == nullptr) return;
+  const absl::Status removed = options.registry->Remove(id.build, HeldByBase);
+  if (absl::IsFailedPrecondition(removed)) {  // It counts in the budget all the same.
+    layers.OpenRecorded(id).IgnoreError();
+    return;
+  }
   if (!removed.ok() && !absl::IsNotFound(removed)) {
     Logger("template")
         .error("event=evict_failed build={} error=\"{}\"", id.build.ToString(),
@@ -468,7 +483,7 @@ absl::StatusOr<std::optional<ServedFile>> TemplateCache::Impl::ResolveRecorded(
     }
     served.head.availability = Availability::kAvailable;
     if (!with_file) return served;
-    absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(id, *build);
+    absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(id);
     if (!file.ok()) {
       // Removed since the look: look again.
       if (absl::IsNotFound(file.status()) && options.registry->Find(id.build) != build) continue;
@@ -490,14 +505,16 @@ std::shared_ptr<BuildFile> TemplateCache::Impl::Watched(std::shared_ptr<BuildFil
 }
 
 absl::StatusOr<std::shared_ptr<BuildFile>> TemplateCache::Impl::OpenRecorded(
-    const BuildFileId& id, const RecordedBuild& build) {
-  if (IsSeekable(id.kind)) return layers.OpenRecorded(id, build);
+    const BuildFileId& id) {
+  if (IsSeekable(id.kind)) return layers.OpenRecorded(id);
   return options.registry->OpenFile(id);
 }
 
 ServedFile TemplateCache::Impl::ResolveLoaded(const BuildFileId& id, bool with_file) {
   ServedFile served;
   served.head.status.incarnation = options.registry->incarnation();
+  // Of NOT_AVAILABLE, this says that it never will be.
+  if (options.registry->Discarded(id.build)) served.head.status.state = BuildState::kFailed;
   std::shared_ptr<BuildFile> file;
   if (IsSeekable(id.kind)) {
     file = store.Lookup(id);
@@ -544,6 +561,10 @@ std::vector<std::string> TemplateCache::Impl::SourcesOf(const BuildId& id) const
     for (const FileKind kind : {FileKind::kMemfile, FileKind::kRootfs}) {
       if (entry.sources->Maps({id, kind})) return entry.sources->For(id);
     }
+  }
+  for (const std::shared_ptr<const RecordedBuild>& child : options.registry->List()) {
+    const auto recorded = child->ancestor_sources.find(id);
+    if (recorded != child->ancestor_sources.end()) return recorded->second;
   }
   return {};
 }

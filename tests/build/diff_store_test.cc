@@ -181,7 +181,7 @@ TEST_F(HeldDiffStoreTest, PinnedAndOnlyCopiesStay) {
   EXPECT_TRUE(store.Full());
   EXPECT_FALSE(store.MakeRoom(1));
 
-  store.Release(Id(2).build);
+  store.SetOnlyCopy(Id(2).build, false);
   EXPECT_FALSE(store.Full());
   EXPECT_TRUE(store.MakeRoom(10));
   held_.RunAll();
@@ -262,7 +262,7 @@ TEST(DiffStoreTest, AgreesWithAModel) {
           if (model.contains(id)) model[id].pins.clear();
           break;
         case 4:
-          store.Release(id.build);
+          store.SetOnlyCopy(id.build, false);
           for (auto& [other, entry] : model) {
             if (other.build == id.build) entry.only_copy = false;
           }

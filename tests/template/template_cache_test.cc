@@ -584,8 +584,8 @@ TEST_F(TemplateCacheTest, WhatIsNotDurableIsNeverEvictedAndWhatIsGoesAsAWhole) {
   OpenCache();
   EXPECT_TRUE(cache_->BuildStore().Full());
   MakeDurable(durable);
-  cache_->Release(durable.id);
-  cache_->Release(local.id);  // Not durable: nothing happens.
+  cache_->UpdatePins(durable.id);
+  cache_->UpdatePins(local.id);  // Not durable: nothing happens.
   while (registry_->Find(durable.id) != nullptr) std::this_thread::yield();
   EXPECT_NE(registry_->Find(local.id), nullptr);
   EXPECT_FALSE(std::filesystem::exists(dir_.PathOf("builds/" + durable.id.ToString())));
@@ -602,10 +602,121 @@ TEST_F(TemplateCacheTest, ADurableBuildWithNewMetadataIsKept) {
   OpenCache();
   MakeDurable(build);
   ASSERT_OK(registry_->ReplaceMetadata(build.id, "{}"));
-  cache_->Release(build.id);
+  cache_->UpdatePins(build.id);
   cache_->BuildStore().Trim();
   EXPECT_NE(registry_->Find(build.id), nullptr);
   EXPECT_TRUE(cache_->BuildStore().Full());
+}
+
+TEST_F(TemplateCacheTest, ABuildCountsWithAllThatItHasOnTheDisk) {
+  std::vector<TestBuild> builds = {MakeTestBuild({.seed = 1}),
+                                   MakeTestBuild({.memfile_bytes = 0, .seed = 2})};
+  builds[0].files[FileKind::kSnapfile] = std::string(300 * kKiB, 's');
+  uint64_t on_disk = 0;
+  for (const TestBuild& build : builds) {
+    Pause(build);
+    const auto folder =
+        dir_.folder().OpenAt("builds/" + build.id.ToString(), O_RDONLY | O_DIRECTORY);
+    const std::vector<std::string> names = *folder->List();
+    for (const std::string& name : names) {
+      on_disk += *folder->OpenAt(name, O_RDONLY)->AllocatedBytes();
+    }
+  }
+  OpenCache();
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), on_disk);
+  for (const TestBuild& build : builds) {
+    MakeDurable(build);
+    cache_->UpdatePins(build.id);
+  }
+  cache_->BuildStore().MakeRoom(UINT64_MAX);
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), 0u);
+}
+
+TEST_F(TemplateCacheTest, NewMetadataOfABuildThatWasLetGoPinsItAgain) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 10'000;
+  OpenCache();
+  MakeDurable(build);
+  std::shared_ptr<BuildFile> reading[2];
+  for (const FileKind diff : {FileKind::kMemfile, FileKind::kRootfs}) {
+    reading[diff == FileKind::kRootfs] = cache_->Resolve({build.id, diff}, true, true)->file;
+  }
+  cache_->UpdatePins(build.id);
+  ASSERT_OK(registry_->ReplaceMetadata(build.id, "{}"));
+  cache_->UpdatePins(build.id);
+  for (auto& file : reading) file = nullptr;
+  cache_->Trim();
+  EXPECT_TRUE(cache_->BuildStore().Full());
+  EXPECT_NE(registry_->Find(build.id), nullptr);
+  ASSERT_OK(registry_->ConfirmInBase({build.id, FileKind::kMetadata}, 2));
+  cache_->UpdatePins(build.id);
+  while (registry_->Find(build.id) != nullptr) std::this_thread::yield();
+}
+
+TEST_F(TemplateCacheTest, ABuildThatWasDiscardedIsNotAvailableForGood) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  ASSERT_OK(registry_->Remove(build.id));
+  cache_->Evict(build.id);
+  const auto served = cache_->Resolve({build.id, FileKind::kMetadata}, false, false);
+  ASSERT_OK(served);
+  EXPECT_EQ(served->head.availability, Availability::kNotAvailable);
+  EXPECT_EQ(served->head.status.state, BuildState::kFailed);
+  const auto never =
+      cache_->Resolve({MakeTestBuild({.seed = 9}).id, FileKind::kMetadata}, false, false);
+  EXPECT_EQ(never->head.status.state, BuildState::kUnknown);
+}
+
+TEST_F(TemplateCacheTest, SourcesOfAncestorsAreKnownAfterARestart) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Seed(base);
+  ASSERT_OK(cache_->GetTemplate(base.id, {.default_addresses = {"10.0.0.1:7070"}}, {}));
+  ASSERT_OK(registry_->Add(child.id, child.WriteTo(dir_, "child"), false,
+                           [&](const BuildId& id) { return cache_->SourcesOf(id); }));
+  Close();
+  Open();
+  EXPECT_EQ(cache_->SourcesOf(base.id), std::vector<std::string>{"10.0.0.1:7070"});
+  {
+    const MutexLock lock(mutex_);
+    opened_.clear();
+  }
+  const auto loaded = cache_->GetTemplate(child.id, {}, {});
+  ASSERT_OK(loaded);
+  ExpectShows(**loaded, child);
+  EXPECT_EQ(AddressesUsedFor(base.id), std::vector<std::string>{"10.0.0.1:7070"});
+}
+
+TEST_F(TemplateCacheTest, NewWorkTakesThePlaceOfWhatNobodyUses) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 2 * kMiB;
+  OpenCache();
+  auto guest = *cache_->GetTemplate(build.id, {}, {});
+  ExpectShows(*guest, build);
+  EXPECT_FALSE(cache_->HasRoom()) << "it is not durable";
+  MakeDurable(build);
+  cache_->UpdatePins(build.id);
+  EXPECT_FALSE(cache_->HasRoom()) << "someone uses it";
+  guest = nullptr;
+  ASSERT_TRUE(cache_->BuildStore().Full()) << "its template is still here";
+  EXPECT_TRUE(cache_->HasRoom());
+  while (registry_->Find(build.id) != nullptr) std::this_thread::yield();
+}
+
+TEST_F(TemplateCacheTest, TheEndOfAUseMakesRoom) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 2 * kMiB;
+  OpenCache();
+  auto guest = *cache_->GetTemplate(build.id, {}, {});
+  ExpectShows(*guest, build);
+  MakeDurable(build);
+  cache_->UpdatePins(build.id);
+  guest = nullptr;
+  cache_->Trim();
+  while (registry_->Find(build.id) != nullptr) std::this_thread::yield();
 }
 
 TEST_F(TemplateCacheTest, ReadsGoOnWhenTheBudgetIsUsedUp) {

@@ -55,9 +55,11 @@ class DiffStore {
   void StartOpen(const BuildFileId& id, const Opener& open, Priority priority);
 
   // Puts a file in, in place of one that may be there. `only_copy`: not durable, so never evicted.
-  void Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy);
-  // The build has become durable: its files may go.
-  void Release(const BuildId& build);
+  // `beside_bytes`: disk space of other files that go when it goes.
+  void Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy,
+              uint64_t beside_bytes = 0);
+  // The same for the files of a build that are here: whether they may go has changed.
+  void SetOnlyCopy(const BuildId& build, bool only_copy);
   // Forgets a file; readers keep their pins.
   void Remove(const BuildFileId& id);
 
@@ -80,7 +82,11 @@ class DiffStore {
     std::shared_ptr<Opening> opening;  // While the opener runs; file is null then.
     uint64_t last_use = 0;
     bool only_copy = false;
+    uint64_t beside_bytes = 0;
 
+    uint64_t held_bytes() const {
+      return file == nullptr ? 0 : file->AllocatedBytes() + beside_bytes;
+    }
     bool evictable() const { return file != nullptr && !only_copy && file.use_count() == 1; }
   };
 

@@ -46,7 +46,7 @@ class TemplateCache {
     // ends the process, the disk space comes back.
     std::string cache_folder;
     uint64_t cache_capacity_bytes =
-        UINT64_MAX;              // Of disk, over chunk caches and builds paused here.
+        UINT64_MAX;              // Of disk, over chunk caches and all of builds paused here.
     size_t max_templates = 256;  // Loaded ones; beyond it the longest unused is dropped.
     uint64_t max_header_bytes = kMaxHeaderFileBytes;
     uint64_t max_snapfile_bytes = kMaxSnapfileBytes;
@@ -92,8 +92,14 @@ class TemplateCache {
   void Evict(const BuildId& id);
   // Has the next look-up load the build again, with what its metadata says by then.
   void Reload(const BuildId& id);
-  // Tells that a build paused here is durable: its files may be evicted.
-  void Release(const BuildId& id);
+  // Tells that what the base holds of a build paused here, or its metadata, has changed: pins its
+  // files until the base has all of it, and then lets them go.
+  void UpdatePins(const BuildId& id);
+  // Makes room for new work within the budget: what nobody uses goes, templates too. False when
+  // what may not be evicted alone exceeds it. Blocks; not for a thread that fetches chunks.
+  bool HasRoom();
+  // Tells that something is no longer in use: evicts what is beyond the budget.
+  void Trim();
 
   // Writes down what was read first of builds resumed here (in `trace_folder`) and by peers of
   // builds paused here (in their metadata), as far as reads have paused. Blocks on the disk; for
@@ -109,7 +115,7 @@ class TemplateCache {
   // paused here whose file is gone or cut short.
   absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
 
-  // The sources given for a loaded build and its layers, for GetBuild.
+  // The sources given for a loaded build and its layers, or recorded when a child was paused here.
   std::vector<std::string> SourcesOf(const BuildId& id) const;
   std::vector<BuildId> LoadedBuilds() const;
 
