@@ -146,11 +146,11 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   uploads.max_attempts = options.upload_max_attempts;
   uploads.metrics = metrics;
   uploads.seed = RandomSeed();
-  uploads.ancestor_is_durable = [this](const BuildId& ancestor) {
+  uploads.ancestor_is_durable = [this](const BuildId& ancestor, const std::stop_token&) {
     return ForeignAncestorIsDurable(ancestor, AddressesOf(ancestor, templates->SourcesOf(ancestor)),
                                     *directory, options.base);
   };
-  uploads.on_durable = [this](const BuildId& build) { templates->UpdatePins(build); };
+  uploads.on_confirmed = [this](const BuildId& build) { templates->UpdatePins(build); };
   PEERCHUNK_ASSIGN_OR_RETURN(
       uploader, Uploader::Start(registry.get(), options.base.get(), std::move(uploads)));
   started.store(true);
@@ -367,8 +367,9 @@ absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& op
                        ", which could not be read without it: delete that one first"));
     }
   }
+  std::optional<Uploader::Hold> hold;  // Until all is gone; after an error the upload goes on.
   if (record != nullptr) {
-    if (impl_->uploader != nullptr) impl_->uploader->Forget(id);
+    if (impl_->uploader != nullptr) hold.emplace(impl_->uploader->Stop(id));
     PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Remove(id));
     if (impl_->options.locations != nullptr) {
       impl_->options.locations->Remove(id, impl_->own_addresses);

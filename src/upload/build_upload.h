@@ -14,11 +14,12 @@ namespace peerchunk {
 // How an attempt to bring one build to the base ended.
 struct AttemptResult {
   enum class Kind {
-    kDurable,  // Became durable in this attempt.
-    kDone,     // Nothing is left to do: durable before, FAILED, or gone.
-    kWaiting,  // For an ancestor; `why` names it.
-    kRetry,    // `why` went wrong.
-    kGiveUp,   // `why` will not pass by itself.
+    kDurable,   // Became durable in this attempt.
+    kMetadata,  // Was durable before; its newer metadata was confirmed in this attempt.
+    kDone,      // Nothing is left to do: held by the base before, FAILED, or gone.
+    kWaiting,   // For an ancestor; `why` names it.
+    kRetry,     // `why` went wrong.
+    kGiveUp,    // `why` will not pass by itself.
   };
   Kind kind = Kind::kDone;
   absl::Status why;
@@ -28,7 +29,8 @@ struct AttemptResult {
 // Thread-safe for different builds.
 class BuildUpload {
  public:
-  using AncestorIsDurable = std::function<absl::StatusOr<bool>(const BuildId&)>;
+  using AncestorIsDurable =
+      std::function<absl::StatusOr<bool>(const BuildId&, const std::stop_token&)>;
 
   // Borrowed: `registry`. `ancestor_is_durable` is asked about builds that were not paused here.
   BuildUpload(BuildRegistry* registry, ObjectUpload objects, AncestorIsDurable ancestor_is_durable)
@@ -42,7 +44,8 @@ class BuildUpload {
  private:
   absl::Status UploadAndConfirm(const RecordedBuild& build, FileKind kind,
                                 const std::stop_token& stop);
-  absl::Status CheckAncestors(const RecordedBuild& build);
+  absl::Status CheckStillThere(const RecordedBuild& build, const std::stop_token& stop);
+  absl::Status CheckAncestors(const RecordedBuild& build, const std::stop_token& stop);
   absl::StatusOr<AttemptResult> Proceed(const RecordedBuild& build, const std::stop_token& stop);
 
   BuildRegistry* const registry_;

@@ -60,6 +60,7 @@ struct ObjectUpload::Object {
   BuildFileId id;
   const FileChecksums& wanted;
   std::stop_token stop;
+  std::string token = {};
   uint64_t metadata_version = 0;  // 0: not metadata.json.
   std::unique_ptr<Seekable> seekable;
   std::unique_ptr<Blob> blob;
@@ -76,19 +77,33 @@ struct ObjectUpload::Object {
   }
 };
 
-absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind, std::stop_token stop) {
-  Object object{{build.id, kind}, *build.files.at(kind).checksums, std::move(stop)};
+absl::StatusOr<ObjectUpload::Object> ObjectUpload::Open(const RecordedBuild& build, FileKind kind,
+                                                        std::stop_token stop) {
+  Object object{
+      {build.id, kind}, *build.files.at(kind).checksums, std::move(stop), build.upload_token};
   if (kind == FileKind::kMetadata) object.metadata_version = build.metadata_version;
-  const std::string path = object.id.ObjectPath();
-  const absl::Status uploaded = [&]() -> absl::Status {
-    if (IsSeekable(kind)) {
-      PEERCHUNK_ASSIGN_OR_RETURN(object.seekable, base_->OpenSeekable(path));
-    } else {
-      PEERCHUNK_ASSIGN_OR_RETURN(object.blob, base_->OpenBlob(path));
-    }
-    return Write(object);
-  }();
-  return Annotate(uploaded, absl::StrCat("upload ", path, " to ", base_->Describe()));
+  if (IsSeekable(kind)) {
+    PEERCHUNK_ASSIGN_OR_RETURN(object.seekable, base_->OpenSeekable(object.id.ObjectPath()));
+  } else {
+    PEERCHUNK_ASSIGN_OR_RETURN(object.blob, base_->OpenBlob(object.id.ObjectPath()));
+  }
+  return object;
+}
+
+absl::Status ObjectUpload::Upload(const RecordedBuild& build, FileKind kind, std::stop_token stop) {
+  absl::StatusOr<Object> object = Open(build, kind, std::move(stop));
+  return Annotate(
+      object.ok() ? Write(*object) : object.status(),
+      absl::StrCat("upload ", BuildFileId{build.id, kind}.ObjectPath(), " to ", base_->Describe()));
+}
+
+absl::StatusOr<bool> ObjectUpload::IsInBase(const RecordedBuild& build, FileKind kind,
+                                            std::stop_token stop) {
+  PEERCHUNK_ASSIGN_OR_RETURN(Object object, Open(build, kind, std::move(stop)));
+  const absl::StatusOr<ObjectStat> there = object.Stat();
+  if (absl::IsNotFound(there.status())) return false;
+  PEERCHUNK_RETURN_IF_ERROR(there);
+  return Matches(object, *there);
 }
 
 absl::Status ObjectUpload::Write(Object& object) {
@@ -96,6 +111,7 @@ absl::Status ObjectUpload::Write(Object& object) {
   options.cancellation = object.stop;
   options.suspension = suspension_;
   options.crc32c = object.wanted.crc32c;
+  if (!object.token.empty()) options.metadata[kTokenKey] = object.token;
   if (object.metadata_version != 0) {
     options.metadata[kVersionKey] = absl::StrCat(object.metadata_version);
   }
@@ -108,7 +124,9 @@ absl::Status ObjectUpload::Write(Object& object) {
   PEERCHUNK_ASSIGN_OR_RETURN(const bool same, Matches(object, *there));
   if (same) return absl::OkStatus();
   const uint64_t version_there = VersionOf(*there);
-  if (version_there == 0 || version_there >= object.metadata_version) {
+  const bool older = version_there != 0 && version_there < object.metadata_version;
+  const bool half = IsOurs(object, *there) && version_there <= object.metadata_version;
+  if (!older && !half) {
     return absl::AlreadyExistsError(absl::StrCat(
         "other bytes are there (", there->size, " bytes, ", object.wanted.size,
         " expected), written by someone else; they are left alone. Find out whose they are, remove "
@@ -116,6 +134,11 @@ absl::Status ObjectUpload::Write(Object& object) {
   }
   options.if_version = there->version;
   return Confirm(object, Send(object, options));
+}
+
+bool ObjectUpload::IsOurs(const Object& object, const ObjectStat& stat) {
+  const auto token = stat.metadata.find(kTokenKey);
+  return !object.token.empty() && token != stat.metadata.end() && token->second == object.token;
 }
 
 absl::StatusOr<ObjectStat> ObjectUpload::Send(Object& object, const WriteOptions& options) {

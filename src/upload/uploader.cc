@@ -20,8 +20,8 @@ namespace {
 std::string_view View(absl::string_view text) { return {text.data(), text.size()}; }
 
 // Where nobody else is there to ask: metadata.json is written last.
-BuildUpload::AncestorIsDurable AskBase(StorageProvider* base, std::stop_token stop) {
-  return [base, stop = std::move(stop)](const BuildId& id) -> absl::StatusOr<bool> {
+BuildUpload::AncestorIsDurable AskBase(StorageProvider* base) {
+  return [base](const BuildId& id, const std::stop_token& stop) -> absl::StatusOr<bool> {
     PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<Blob> metadata,
                                base->OpenBlob(BuildFileId{id, FileKind::kMetadata}.ObjectPath()));
     ReadOptions options;
@@ -39,7 +39,8 @@ class Uploader::Impl {
 
   void StartThreads();
   void Enqueue(const BuildId& id);
-  void Forget(const BuildId& id);
+  void Stop(const BuildId& id);
+  void LetGo(const BuildId& id);
   std::vector<BuildId> WaitIdle(absl::Time deadline);
 
  private:
@@ -47,8 +48,7 @@ class Uploader::Impl {
     absl::Time due;
     uint64_t failures = 0;  // One after the other, waits included.
     bool running = false;
-    bool again = false;  // Enqueued while it ran.
-    bool forgotten = false;
+    bool again = false;     // Enqueued while it ran.
     std::stop_source stop;  // Of the attempt under way.
   };
 
@@ -62,12 +62,13 @@ class Uploader::Impl {
 
   BuildRegistry* const registry_;
   const Options options_;
-  std::stop_source stop_;
+  std::stop_source stop_;  // Of all uploads, to be gone on with by the next process.
   BuildUpload upload_;
 
   Mutex mutex_;
   CondVar changed_;  // Jobs, or stopping.
   std::map<BuildId, Job> jobs_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::map<BuildId, int> held_ PEERCHUNK_GUARDED_BY(mutex_);  // By how many.
   uint64_t became_durable_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // How many.
   std::mt19937_64 random_ PEERCHUNK_GUARDED_BY(mutex_);
   bool stopping_ PEERCHUNK_GUARDED_BY(mutex_) = false;
@@ -88,8 +89,7 @@ Uploader::Impl::Impl(BuildRegistry* registry, StorageProvider* base, Options opt
                         .Add(bytes);
                   },
                   stop_.get_token()),
-              options_.ancestor_is_durable ? options_.ancestor_is_durable
-                                           : AskBase(base, stop_.get_token())),
+              options_.ancestor_is_durable ? options_.ancestor_is_durable : AskBase(base)),
       random_(options_.seed) {}
 
 Uploader::Impl::~Impl() {
@@ -120,20 +120,25 @@ void Uploader::Impl::Enqueue(const BuildId& id) {
   changed_.NotifyAll();
 }
 
-void Uploader::Impl::Forget(const BuildId& id) {
+void Uploader::Impl::Stop(const BuildId& id) {
   const MutexLock lock(mutex_);
+  ++held_[id];
   while (true) {
     const auto job = jobs_.find(id);
-    if (job == jobs_.end()) return;
-    if (!job->second.running) {
-      jobs_.erase(job);
-      changed_.NotifyAll();
-      return;
-    }
-    job->second.forgotten = true;
+    if (job == jobs_.end() || !job->second.running) return;
     job->second.stop.request_stop();
     changed_.Wait(mutex_);
   }
+}
+
+void Uploader::Impl::LetGo(const BuildId& id) {
+  const bool recorded = registry_->Find(id) != nullptr;
+  const MutexLock lock(mutex_);
+  const auto held = held_.find(id);
+  if (--held->second == 0) held_.erase(held);
+  if (!recorded) jobs_.erase(id);
+  if (const auto job = jobs_.find(id); job != jobs_.end()) job->second = Job{options_.clock->Now()};
+  changed_.NotifyAll();
 }
 
 std::vector<BuildId> Uploader::Impl::WaitIdle(absl::Time deadline) {
@@ -145,7 +150,7 @@ std::vector<BuildId> Uploader::Impl::WaitIdle(absl::Time deadline) {
   }
   std::vector<BuildId> not_durable;
   for (const std::shared_ptr<const RecordedBuild>& build : registry_->List()) {
-    if (build->status.state != BuildState::kDurable) not_durable.push_back(build->id);
+    if (!HeldByBase(*build)) not_durable.push_back(build->id);
   }
   return not_durable;
 }
@@ -155,7 +160,7 @@ void Uploader::Impl::Work() {
   while (!stopping_) {
     auto next = jobs_.end();
     for (auto job = jobs_.begin(); job != jobs_.end(); ++job) {
-      if (job->second.running) continue;
+      if (job->second.running || held_.contains(job->first)) continue;
       if (next == jobs_.end() || job->second.due < next->second.due) next = job;
     }
     if (next == jobs_.end()) {
@@ -173,7 +178,10 @@ void Uploader::Impl::Work() {
     const std::stop_token stop = next->second.stop.get_token();
     lock.Unlock();
     const AttemptResult result = upload_.Attempt(id, stop);
-    if (!stop.stop_requested()) Handle(id, result);
+    // An attempt that was stopped has failed at nothing; what it has brought there stays.
+    const bool confirmed = result.kind == AttemptResult::Kind::kDurable ||
+                           result.kind == AttemptResult::Kind::kMetadata;
+    if (confirmed || !stop.stop_requested()) Handle(id, result);
     lock.Lock();
     Reschedule(id, result, durable_before);
     changed_.NotifyAll();
@@ -189,6 +197,11 @@ void Uploader::Impl::Handle(const BuildId& id, const AttemptResult& result) {
       Count("durable");
       Logger("upload").info("event=durable build={}", id.ToString());
       if (options_.on_durable) options_.on_durable(id);
+      if (options_.on_confirmed) options_.on_confirmed(id);
+      return;
+    case AttemptResult::Kind::kMetadata:
+      Count("metadata");
+      if (options_.on_confirmed) options_.on_confirmed(id);
       return;
     case AttemptResult::Kind::kWaiting:
       registry_->NoteWaiting(id, View(result.why.message()));
@@ -234,10 +247,7 @@ void Uploader::Impl::Reschedule(const BuildId& id, const AttemptResult& result,
   const auto found = jobs_.find(id);
   Job& job = found->second;
   job.running = false;
-  if (job.forgotten) {
-    jobs_.erase(found);
-    return;
-  }
+  if (held_.contains(id)) return;  // Whoever lets go sees to it.
   const absl::Time now = options_.clock->Now();
   if (result.kind == AttemptResult::Kind::kDurable) {
     ++became_durable_;
@@ -286,9 +296,9 @@ absl::StatusOr<std::unique_ptr<Uploader>> Uploader::Start(BuildRegistry* registr
   }
   auto impl = std::make_unique<Impl>(registry, base, std::move(options));
   for (const std::shared_ptr<const RecordedBuild>& build : registry->List()) {
-    const bool complete = build->status.state == BuildState::kDurable &&
-                          build->metadata_version_in_base == build->metadata_version;
-    if (!complete && build->status.state != BuildState::kFailed) impl->Enqueue(build->id);
+    if (!HeldByBase(*build) && build->status.state != BuildState::kFailed) {
+      impl->Enqueue(build->id);
+    }
   }
   impl->StartThreads();
   return std::unique_ptr<Uploader>(new Uploader(std::move(impl)));
@@ -296,7 +306,14 @@ absl::StatusOr<std::unique_ptr<Uploader>> Uploader::Start(BuildRegistry* registr
 
 void Uploader::Enqueue(const BuildId& id) { impl_->Enqueue(id); }
 
-void Uploader::Forget(const BuildId& id) { impl_->Forget(id); }
+Uploader::Hold Uploader::Stop(const BuildId& id) {
+  impl_->Stop(id);
+  return {impl_.get(), id};
+}
+
+Uploader::Hold::~Hold() {
+  if (impl_ != nullptr) impl_->LetGo(id_);
+}
 
 std::vector<BuildId> Uploader::WaitIdle(absl::Time deadline) { return impl_->WaitIdle(deadline); }
 

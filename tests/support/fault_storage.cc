@@ -1,8 +1,11 @@
 #include "tests/support/fault_storage.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <vector>
 
+#include "peerchunk/base/file.h"
 #include "peerchunk/base/status.h"
 #include "storage/still_wanted.h"
 
@@ -12,14 +15,16 @@ namespace peerchunk::test {
 class FaultCall {
  public:
   FaultCall(FaultStorageProvider& storage, StorageCall call, const std::string& path)
-      : storage_(storage), fault_(storage.Begin(call, path)) {}
+      : storage_(storage),
+        fault_(storage.Begin(call, path)),
+        store_half_(fault_ && fault_->store_half) {}
 
   // Bytes that may still be handed out before the fault happens.
   uint64_t room() const {
     return fault_ ? fault_->after_bytes - done_ : std::numeric_limits<uint64_t>::max();
   }
   bool due() const { return fault_ && room() == 0; }
-  bool due_after_write() const { return fault_ && fault_->after_write; }
+  bool store_half() const { return store_half_; }
   bool ended() const { return ended_; }
   bool corrupt_next() const { return corrupt_next_; }
 
@@ -70,6 +75,7 @@ class FaultCall {
  private:
   FaultStorageProvider& storage_;
   std::optional<StorageFault> fault_;
+  const bool store_half_;
   uint64_t done_ = 0;
   bool ended_ = false;
   bool corrupt_next_ = false;
@@ -79,6 +85,12 @@ class FaultCall {
 namespace {
 
 constexpr char kFlippedBit = 0x10;
+
+// Under the same conditions and with the same metadata, as a store that loses the rest would.
+absl::StatusOr<ObjectStat> PutHalf(Blob& blob, std::string_view bytes, WriteOptions options) {
+  options.crc32c.reset();
+  return blob.Put(bytes.substr(0, bytes.size() / 2), options);
+}
 
 // What a sink returns to stop the base once a truncated read has its bytes.
 absl::Status Truncated() { return absl::AbortedError("fault: truncated"); }
@@ -187,8 +199,9 @@ class FaultBlob final : public Blob {
   }
 
   absl::StatusOr<ObjectStat> Put(std::string_view bytes, const WriteOptions& options) override {
-    return FaultCall(storage_, StorageCall::kWrite, path_).Run<ObjectStat>(options, [&] {
-      return base_->Put(bytes, options);
+    FaultCall call(storage_, StorageCall::kWrite, path_);
+    return call.Run<ObjectStat>(options, [&] {
+      return call.store_half() ? PutHalf(*base_, bytes, options) : base_->Put(bytes, options);
     });
   }
 
@@ -249,8 +262,15 @@ class FaultSeekable final : public Seekable {
 
   absl::StatusOr<ObjectStat> StoreFile(const std::string& path,
                                        const WriteOptions& options) override {
-    return FaultCall(storage_, StorageCall::kWrite, path_).Run<ObjectStat>(options, [&] {
-      return base_->StoreFile(path, options);
+    FaultCall call(storage_, StorageCall::kWrite, path_);
+    return call.Run<ObjectStat>(options, [&]() -> absl::StatusOr<ObjectStat> {
+      if (!call.store_half()) return base_->StoreFile(path, options);
+      PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(path, O_RDONLY));
+      PEERCHUNK_ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+      std::string bytes(size, '\0');
+      PEERCHUNK_RETURN_IF_ERROR(file.ReadAt(0, absl::MakeSpan(bytes)));
+      PEERCHUNK_ASSIGN_OR_RETURN(const auto blob, storage_.base_.OpenBlob(path_));
+      return PutHalf(*blob, bytes, options);
     });
   }
 

@@ -36,6 +36,7 @@ struct StorageFault {
   // hands out nothing when it fails). Beyond what the call reads: not at all. Other calls: before.
   uint64_t after_bytes = 0;
   bool after_write = false;  // kWrite and kDelete: once the base has done the work.
+  bool store_half = false;   // kWrite: the base keeps the first half, and answers for that.
 
   absl::Duration delay = absl::ZeroDuration();  // On the clock, cut short by the caller's limits.
   bool stall = false;     // Until the caller cancels or runs out of time, or until ClearFaults().

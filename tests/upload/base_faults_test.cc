@@ -15,7 +15,7 @@ StorageFault RandomFault(std::mt19937& random) {
   fault.call = random() % 3 == 0 ? StorageCall::kStat : StorageCall::kWrite;
   fault.skip = random() % 30;
   fault.times = 1 + random() % 4;
-  switch (random() % 6) {
+  switch (random() % 7) {
     case 0:
       fault.error = absl::UnavailableError("planted");
       break;
@@ -38,6 +38,14 @@ StorageFault RandomFault(std::mt19937& random) {
       fault.call = StorageCall::kWrite;
       fault.after_write = true;
       fault.alter_stat = [](ObjectStat& stat) { stat.size /= 2; };
+      break;
+    case 6:
+      fault.call = StorageCall::kWrite;
+      fault.store_half = true;
+      if (random() % 2 == 0) {
+        fault.after_write = true;
+        fault.error = absl::UnavailableError("planted");
+      }
       break;
   }
   return fault;
@@ -153,6 +161,101 @@ TEST_F(UploaderTest, AnObjectThatIsHalfOrWrongIsNeverTakenForTheWhole) {
       EXPECT_TRUE(Complete(build));
       uploader_ = nullptr;
       ASSERT_OK(registry_->Remove(build.id));
+    }
+  }
+}
+
+// What the base keeps of a write that went wrong is ours: nobody has to remove it.
+TEST_F(UploaderTest, AHalfWriteIsMendedByTheNextAttemptAlsoAfterARestart) {
+  uint32_t seed = 0;
+  for (const bool answer_lost : {false, true}) {
+    for (const FileKind kind : kAllFileKinds) {
+      SCOPED_TRACE(std::string(FileName(kind)) + (answer_lost ? ", answer lost" : ""));
+      const TestBuild build = Make(100 + ++seed);
+      if (build.files.at(kind).empty()) continue;
+      StorageFault half{.call = StorageCall::kWrite, .path = Path(build, kind), .times = 2};
+      half.store_half = true;
+      half.after_write = answer_lost;
+      if (answer_lost) half.error = absl::UnavailableError("connection lost");
+      faults_.AddFault(half);
+      // The second attempt stands still, and then the process is another one.
+      faults_.AddFault(
+          {.call = StorageCall::kWrite, .path = Path(build, kind), .times = 1, .stall = true});
+      Pause(build);
+      Start();
+      faults_.AwaitStalled(1);
+      EXPECT_NE(StateOf(build), BuildState::kDurable);
+      Restart();
+      EXPECT_THAT(Finish(), IsEmpty());
+      EXPECT_TRUE(Complete(build));
+      faults_.ClearFaults();
+      uploader_ = nullptr;
+      ASSERT_OK(registry_->Remove(build.id));
+    }
+  }
+}
+
+// Objects may be deleted behind our back (rm --from-base on another node, a clean-up of the bucket)
+// between their confirmation and the end of the upload.
+TEST_F(UploaderTest, WhatDisappearsFromTheBaseMeanwhileIsSentAgain) {
+  const TestBuild build = Make(1);
+  faults_.AddFault({.call = StorageCall::kWrite,
+                    .path = Path(build, FileKind::kRootfsHeader),
+                    .times = 1,
+                    .stall = true});
+  Pause(build);
+  Start();
+  faults_.AwaitStalled(1);
+  memory_.Remove(Path(build, FileKind::kMemfile));
+  memory_.Remove(Path(build, FileKind::kMemfileHeader));
+  faults_.ClearFaults();
+  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_TRUE(Complete(build));
+  EXPECT_EQ(faults_.calls(StorageCall::kWrite, Path(build, FileKind::kRootfs)), 1u);
+  EXPECT_GT(registry_->Find(build.id)->upload_attempts, 0u) << "and it is shown";
+}
+
+TEST_F(UploaderTest, NoRecordOfAnObjectIsBelievedAtTheEnd) {
+  const TestBuild build = Make(1);
+  Pause(build);
+  ASSERT_OK(registry_->MarkUploading(build.id));
+  for (const FileKind kind : kAllFileKinds) {
+    if (kind == FileKind::kMetadata) continue;
+    ASSERT_OK(registry_->ConfirmInBase({build.id, kind}));
+  }
+  ASSERT_OK(registry_->ConfirmInBase({build.id, FileKind::kMetadata}, 1));
+  Start();
+  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_TRUE(Complete(build));
+}
+
+TEST_F(UploaderTest, AnotherBaseHasConfirmedNothing) {
+  const TestBuild durable = Make(1);
+  const TestBuild half_way = Make(2);
+  Pause(durable);
+  Start();
+  EXPECT_THAT(Finish(), IsEmpty());
+  Pause(half_way);
+  faults_.AddFault({.call = StorageCall::kWrite,
+                    .path = Path(half_way, FileKind::kSnapfile),
+                    .times = 1,
+                    .stall = true});
+  uploader_->Enqueue(half_way.id);
+  faults_.AwaitStalled(1);
+  uploader_ = nullptr;
+
+  base_ = "another";
+  OpenRegistry();
+  EXPECT_EQ(StateOf(durable), BuildState::kLocal);
+  EXPECT_THAT(registry_->StartupReport(),
+              testing::ElementsAre(testing::HasSubstr("was DURABLE in memory")));
+  MemoryStorageProvider other(clock_);
+  Start(other);
+  EXPECT_THAT(Finish(), IsEmpty());
+  for (const TestBuild* build : {&durable, &half_way}) {
+    EXPECT_EQ(StateOf(*build), BuildState::kDurable);
+    for (const auto& [kind, bytes] : build->files) {
+      EXPECT_TRUE(other.Bytes(Path(*build, kind)) == bytes);
     }
   }
 }

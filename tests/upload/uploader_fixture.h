@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,13 +34,17 @@ class UploaderTest : public testing::Test {
       const MutexLock lock(mutex_);
       durable_.push_back(id);
     };
+    options_.on_confirmed = [this](const BuildId& id) {
+      if (HeldByBase(*registry_->Find(id))) ++held_;
+    };
     OpenRegistry();
   }
   ~UploaderTest() override { uploader_ = nullptr; }
 
   void OpenRegistry() {
     registry_ = nullptr;
-    auto opened = BuildRegistry::Open({.folder = dir_.PathOf("builds"), .clock = &clock_});
+    auto opened =
+        BuildRegistry::Open({.folder = dir_.PathOf("builds"), .clock = &clock_, .base = base_});
     ASSERT_OK(opened);
     registry_ = *std::move(opened);
   }
@@ -94,7 +99,9 @@ class UploaderTest : public testing::Test {
   Metrics metrics_;
   MemoryStorageProvider memory_{clock_};
   FaultStorageProvider faults_{memory_, clock_};
+  std::string base_ = memory_.Describe();
   Uploader::Options options_;
+  std::atomic<int> held_{0};  // How often the base was found to hold a build.
   Mutex mutex_;
   std::vector<BuildId> durable_ PEERCHUNK_GUARDED_BY(mutex_);
   std::unique_ptr<BuildRegistry> registry_;

@@ -1,6 +1,8 @@
 #include "peerchunk/upload/uploader.h"
 
 #include <algorithm>
+#include <atomic>
+#include <set>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -84,9 +86,27 @@ TEST_F(UploaderTest, TheBackoffGrowsToItsLimit) {
   const absl::Time before = clock_.Now();
   Start();
   EXPECT_THAT(Finish(), IsEmpty());
-  // 60 waits of 15 s on average, but for the first few.
-  EXPECT_GT(clock_.Now() - before, absl::Minutes(5));
-  EXPECT_LT(clock_.Now() - before, 60 * options_.max_backoff);
+  // 60 waits of 15 s on average, but for the first few: full jitter, which begins at nothing. Less
+  // jitter would take longer.
+  EXPECT_GT(clock_.Now() - before, absl::Minutes(9));
+  EXPECT_LT(clock_.Now() - before, absl::Minutes(18));
+}
+
+TEST_F(UploaderTest, NodesThatFailTogetherDoNotComeBackTogether) {
+  std::set<absl::Duration> waits;
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    options_.seed = seed;
+    const TestBuild build = Make(seed);
+    faults_.AddFault(
+        {.call = StorageCall::kStat, .times = 10, .error = absl::UnavailableError("planted")});
+    Pause(build);
+    const absl::Time before = clock_.Now();
+    Start();
+    EXPECT_THAT(Finish(), IsEmpty());
+    waits.insert(clock_.Now() - before);
+    uploader_ = nullptr;
+  }
+  EXPECT_EQ(waits.size(), 4u);
 }
 
 TEST_F(UploaderTest, AWriteWhoseAnswerWasLostIsNotRepeated) {
@@ -327,7 +347,8 @@ TEST_F(UploaderTest, AForeignAncestorIsAskedAboutUntilItIsDurable) {
   const TestBuild base = Make(1);
   const TestBuild child = Make(2, &base);
   int asked = 0;
-  options_.ancestor_is_durable = [&](const BuildId& id) -> absl::StatusOr<bool> {
+  options_.ancestor_is_durable = [&](const BuildId& id,
+                                     const std::stop_token&) -> absl::StatusOr<bool> {
     EXPECT_EQ(id, base.id);
     EXPECT_EQ(memory_.Bytes(Path(child, FileKind::kMemfileHeader)), std::nullopt);
     ++asked;
@@ -350,7 +371,8 @@ TEST_F(UploaderTest, AForeignAncestorIsAskedAboutUntilItIsDurable) {
 TEST_F(UploaderTest, AChildOfALostAncestorIsFailed) {
   const TestBuild base = Make(1);
   const TestBuild child = Make(2, &base);
-  options_.ancestor_is_durable = [](const BuildId&) -> absl::StatusOr<bool> {
+  options_.ancestor_is_durable = [](const BuildId&,
+                                    const std::stop_token&) -> absl::StatusOr<bool> {
     return absl::DataLossError("its source says so");
   };
   Pause(child);
@@ -377,6 +399,75 @@ TEST_F(UploaderTest, WithoutAnyoneToAskTheBaseTellsOfForeignAncestors) {
   EXPECT_THAT(Finish(), IsEmpty());
 }
 
+TEST_F(UploaderTest, AChildOfABuildThatWasDiscardedIsFailedUnlessTheBaseHasIt) {
+  const TestBuild lost = Make(1);
+  const TestBuild kept = Make(2);
+  const TestBuild child = Make(3, &lost);
+  const TestBuild other = Make(4, &kept);
+  for (const TestBuild* build : {&lost, &kept, &child, &other}) Pause(*build);
+  ASSERT_OK(registry_->Remove(lost.id));
+  ASSERT_OK(registry_->Remove(kept.id));
+  memory_.Seed(Path(kept, FileKind::kMetadata), kept.files.at(FileKind::kMetadata));
+  for (const bool restarted : {false, true}) {
+    if (restarted) {
+      Restart();
+    } else {
+      Start();
+    }
+    EXPECT_THAT(Finish(), ElementsAre(child.id));
+    EXPECT_EQ(StateOf(child), BuildState::kFailed);
+    EXPECT_THAT(ReasonOf(child), HasSubstr(lost.id.ToString() + " is lost: its only copy was"));
+  }
+}
+
+TEST_F(UploaderTest, AQuestionAboutAnAncestorEndsWithTheUploader) {
+  const TestBuild base = Make(1);
+  const TestBuild child = Make(2, &base);
+  std::atomic<int> asked = 0;
+  options_.ancestor_is_durable = [&](const BuildId&,
+                                     const std::stop_token& stop) -> absl::StatusOr<bool> {
+    ++asked;
+    while (!stop.stop_requested()) std::this_thread::yield();
+    return absl::CancelledError("stopped");
+  };
+  Pause(child);
+  Start();
+  while (asked < 1) std::this_thread::yield();
+  { const Uploader::Hold hold = uploader_->Stop(child.id); }
+  while (asked < 2) std::this_thread::yield();
+  uploader_ = nullptr;
+  EXPECT_EQ(registry_->Find(child.id)->upload_attempts, 0u);
+}
+
+TEST_F(UploaderTest, WhileABuildIsHeldNothingOfItIsWrittenAndThenItGoesOn) {
+  const TestBuild held = Make(1);
+  const TestBuild other = Make(2);
+  faults_.AddFault(
+      {.call = StorageCall::kWrite, .path = Path(held, FileKind::kRootfs), .stall = true});
+  Pause(held);
+  Start();
+  faults_.AwaitStalled(1);
+  {
+    const Uploader::Hold hold = uploader_->Stop(held.id);
+    faults_.ClearFaults();
+    const uint64_t before = faults_.calls(StorageCall::kWrite);
+    ASSERT_OK(registry_->ReplaceMetadata(held.id, "{}"));
+    uploader_->Enqueue(held.id);
+    Pause(other);
+    uploader_->Enqueue(other.id);
+    while (StateOf(other) != BuildState::kDurable) std::this_thread::yield();
+    EXPECT_EQ(faults_.calls(StorageCall::kWrite), before + 6);
+  }
+  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_EQ(VersionInBase(held), "2");
+  {
+    const Uploader::Hold hold = uploader_->Stop(held.id);
+    ASSERT_OK(registry_->Remove(held.id));
+    uploader_->Enqueue(held.id);
+  }
+  EXPECT_THAT(Finish(), IsEmpty());
+}
+
 // Metadata that is replaced.
 
 TEST_F(UploaderTest, NewMetadataOfADurableBuildIsUploaded) {
@@ -398,6 +489,20 @@ TEST_F(UploaderTest, NewMetadataOfADurableBuildIsUploaded) {
     EXPECT_EQ(registry_->Find(build.id)->metadata_version_in_base, version);
   }
   EXPECT_EQ(durable().size(), 1u);
+  EXPECT_EQ(held_, 3) << "each time, whoever keeps the files is told";
+}
+
+TEST_F(UploaderTest, NewMetadataThatIsNotInTheBaseIsNotForgottenOnLeaving) {
+  const TestBuild build = Make(1);
+  Pause(build);
+  Start();
+  EXPECT_THAT(Finish(), IsEmpty());
+  faults_.AddFault({.call = StorageCall::kWrite, .error = absl::UnavailableError("gone")});
+  ASSERT_OK(registry_->ReplaceMetadata(build.id, "{\"v\":2}"));
+  uploader_->Enqueue(build.id);
+  EXPECT_THAT(uploader_->WaitIdle(clock_.Now() + absl::Seconds(5)), ElementsAre(build.id));
+  faults_.ClearFaults();
+  EXPECT_THAT(Finish(), IsEmpty());
 }
 
 TEST_F(UploaderTest, MetadataReplacedDuringTheUploadIsNeverAheadOfTheRest) {
@@ -435,6 +540,7 @@ TEST_F(UploaderTest, MetadataReplacedWhileItIsWrittenFollows) {
   EXPECT_THAT(Finish(), IsEmpty());
   EXPECT_TRUE(Complete(build));
   EXPECT_EQ(registry_->Find(build.id)->metadata_version_in_base, 2u);
+  EXPECT_EQ(held_, 1) << "not when it became durable: its newest metadata was missing";
 }
 
 TEST_F(UploaderTest, MetadataInTheBaseThatIsNewerThanOursIsLeftAlone) {
@@ -447,7 +553,7 @@ TEST_F(UploaderTest, MetadataInTheBaseThatIsNewerThanOursIsLeftAlone) {
   ASSERT_OK((*memory_.OpenBlob(Path(build, FileKind::kMetadata)))->Put("{\"theirs\":7}", other));
   ASSERT_OK(registry_->ReplaceMetadata(build.id, "{\"ours\":2}"));
   uploader_->Enqueue(build.id);
-  EXPECT_THAT(Finish(), IsEmpty());
+  EXPECT_THAT(Finish(), ElementsAre(build.id)) << "what is ours is here only";
   EXPECT_EQ(memory_.Bytes(Path(build, FileKind::kMetadata)), "{\"theirs\":7}");
   EXPECT_EQ(StateOf(build), BuildState::kDurable) << "final";
   EXPECT_THAT(ReasonOf(build), HasSubstr("written by someone else"));

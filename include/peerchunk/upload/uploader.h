@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -22,6 +24,8 @@ namespace peerchunk {
 // ancestors. A failed attempt is retried with full-jitter backoff without end. Objects confirmed
 // before a restart are not sent again. Owned by the node; thread-safe.
 class Uploader {
+  class Impl;
+
  public:
   struct Options {
     size_t parallel_builds = 2;
@@ -33,9 +37,27 @@ class Uploader {
     uint64_t seed = 0;  // Of the jitter.
     // Says whether a build that this node did not pause is durable; asked before a child's headers
     // are written. False: not yet. DataLoss: it is lost, and the child is FAILED. Any other
-    // error counts as "not yet" and is shown as the reason.
-    std::function<absl::StatusOr<bool>(const BuildId&)> ancestor_is_durable;
+    // error counts as "not yet" and is shown as the reason. The token asks it to end soon.
+    std::function<absl::StatusOr<bool>(const BuildId&, const std::stop_token&)> ancestor_is_durable;
     std::function<void(const BuildId&)> on_durable;
+    // As on_durable, and also when newer metadata of a durable build was confirmed.
+    std::function<void(const BuildId&)> on_confirmed;
+  };
+
+  // Keeps a build's upload from going on: nothing of it is under way while one is held, so its
+  // objects may be deleted. Afterwards it goes on, if the build is still recorded. Move-only; must
+  // not outlive the uploader.
+  class Hold {
+   public:
+    Hold(Hold&& other) noexcept : impl_(std::exchange(other.impl_, nullptr)), id_(other.id_) {}
+    Hold& operator=(Hold&&) = delete;
+    ~Hold();
+
+   private:
+    friend class Uploader;
+    Hold(Impl* impl, const BuildId& id) : impl_(impl), id_(id) {}
+    Impl* impl_;
+    BuildId id_;
   };
 
   // Starts its threads and queues every recorded build that is not durable, or whose metadata is
@@ -49,15 +71,14 @@ class Uploader {
   // is noticed.
   void Enqueue(const BuildId& id);
 
-  // Stops and forgets a build's upload. When it returns nothing of it is under way, so its objects
-  // may be deleted.
-  void Forget(const BuildId& id);
+  // Stops a build's upload, and waits until nothing of it is under way.
+  Hold Stop(const BuildId& id);
 
-  // Waits until nothing is queued or under way, or the deadline. Returns what is not durable.
+  // Waits until nothing is queued or under way, or the deadline. Returns what the base does not
+  // hold: builds that are not durable, or have newer metadata.
   std::vector<BuildId> WaitIdle(absl::Time deadline);
 
  private:
-  class Impl;
   explicit Uploader(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
