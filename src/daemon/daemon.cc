@@ -316,11 +316,12 @@ void Daemon::Unmount() { impl_->mounts->RemoveAll(); }
 std::vector<std::string> Daemon::NotDurable() const {
   std::vector<std::string> lines;
   for (const NodeBuildInfo& build : impl_->node->ListBuilds()) {
-    if (build.state == BuildState::kUnknown || build.state == BuildState::kDurable) continue;
-    lines.push_back(absl::StrCat(build.id.ToString(), " ", AbslView(BuildStateName(build.state)),
-                                 " in ", impl_->options.data_folder, "/builds/",
-                                 build.id.ToString(),
-                                 build.reason.empty() ? "" : ": " + build.reason));
+    if (!build.only_copy) continue;
+    lines.push_back(absl::StrCat(
+        build.id.ToString(), " ", AbslView(BuildStateName(build.state)), " in ",
+        impl_->options.data_folder, "/builds/", build.id.ToString(),
+        build.state == BuildState::kDurable ? ": its newest metadata is not in the base" : "",
+        build.reason.empty() ? "" : ": " + build.reason));
   }
   return lines;
 }

@@ -242,7 +242,9 @@ grpc::Status SandboxServiceImpl::FetchBuild(grpc::ServerContext* context,
 
 grpc::Status SandboxServiceImpl::Unmount(grpc::ServerContext*, const v1::UnmountRequest* request,
                                          v1::UnmountResponse*) {
-  return ToGrpcStatus(options_.mounts->Remove(request->mount_path()));
+  const absl::Status removed = options_.mounts->Remove(request->mount_path());
+  options_.node->Trim();
+  return ToGrpcStatus(removed);
 }
 
 grpc::Status SandboxServiceImpl::RetryBuild(grpc::ServerContext*,

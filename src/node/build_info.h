@@ -9,6 +9,10 @@ namespace peerchunk {
 void AddRecord(const RecordedBuild& record, NodeBuildInfo& info);
 void AddTemplate(const Template& loaded, TemplateCache& templates, const PeerDirectory& directory,
                  NodeBuildInfo& info);
+// The layers of a build that is recorded here and not loaded, from its headers on the disk.
+absl::Status AddRecordedLayers(const RecordedBuild& record, BuildRegistry& registry,
+                               const TemplateCache& templates, const PeerDirectory& directory,
+                               NodeBuildInfo& info);
 
 // True when a device of `loaded` reads bytes of `build`.
 bool Maps(const Template& loaded, const BuildId& build);

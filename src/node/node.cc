@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include <absl/strings/str_join.h>
 #include <grpcpp/grpcpp.h>
 
 #include "base/logging.h"
@@ -45,7 +46,8 @@ struct Node::Impl {
         prefetches("pc-prefetch", options.prefetch_threads),
         fetches("pc-fetch", options.fetch_threads),
         fetch_lanes(&fetches, &prefetches),
-        loads("pc-load", kLoadThreads) {}
+        loads("pc-load", kLoadThreads),
+        announcements("pc-announce", 1) {}
 
   absl::Status Open();
   absl::Status Start(const std::vector<std::string>& bound_addresses);
@@ -54,11 +56,20 @@ struct Node::Impl {
   absl::Status CheckRoom(const BuildId& id, std::string_view what);
   // `named`, then what NodeOptions::locations knows.
   std::vector<std::string> AddressesOf(const BuildId& id, std::vector<std::string> named) const;
+  // Those of them that may be dialled.
+  std::vector<PeerAddress> SourcesOf(const BuildId& id) const;
   NodeBuildInfo Describe(const BuildId& id) const;
   void OnMetadataReplaced(const BuildId& id);
   void KeepSavingTraces(const std::stop_token& stop);
-  // A build, other than `id`, whose header as known here maps `id`; nil: none.
-  BuildId DescendantOf(const BuildId& id) const;
+  // Builds, other than `id`, whose headers as known here map `id`.
+  std::set<BuildId> DescendantsOf(const BuildId& id) const;
+  // Why the copy here, or the objects in the base, must not be deleted as `how` says.
+  absl::Status CheckDelete(const BuildId& id, const RecordedBuild* record,
+                           const DeleteOptions& how) const;
+  absl::Status CheckForeignDelete(const BuildId& id) const;
+  // Tell NodeOptions::locations, in order, and wait for no answer.
+  void Announce(const BuildId& id);
+  void Withdraw(const BuildId& id);
 
   const NodeOptions options;
   Metrics own_metrics;
@@ -69,10 +80,12 @@ struct Node::Impl {
   ThreadPool fetches;
   LaneExecutor fetch_lanes;
   ThreadPool loads;
+  ThreadPool announcements;  // One thread: they stay in order.
   std::unique_ptr<BuildRegistry> registry;
-  std::vector<std::string> own_addresses;    // Set by Start.
-  std::optional<AddressPolicy> policy;       // Set by Start.
-  std::unique_ptr<PeerDirectory> directory;  // Set by Start.
+  std::vector<std::string> own_addresses;            // Set by Start.
+  std::optional<AddressPolicy> policy;               // Set by Start.
+  std::shared_ptr<ChunkServiceConnector> connector;  // Set by Start.
+  std::unique_ptr<PeerDirectory> directory;          // Set by Start.
   std::unique_ptr<TemplateCache> templates;
   std::unique_ptr<ChunkService> service;
   std::unique_ptr<Uploader> uploader;  // Set by Start.
@@ -130,11 +143,12 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
 
   PeerDirectory::Options peers{.policy = *policy};
   if (options.peer_credentials != nullptr) {
-    peers.connector = GrpcConnector::Create({.credentials = options.peer_credentials});
+    connector = GrpcConnector::Create({.credentials = options.peer_credentials});
   } else {
-    peers.connector = Http2Connector::Create(
+    connector = Http2Connector::Create(
         {.tls = options.peer_tls, .insecure_plaintext = options.insecure_plaintext});
   }
+  peers.connector = connector;
   peers.budgets = options.budgets;
   peers.executor = &hedges;
   peers.metrics = metrics;
@@ -146,9 +160,10 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   uploads.max_attempts = options.upload_max_attempts;
   uploads.metrics = metrics;
   uploads.seed = RandomSeed();
-  uploads.ancestor_is_durable = [this](const BuildId& ancestor, const std::stop_token&) {
-    return ForeignAncestorIsDurable(ancestor, AddressesOf(ancestor, templates->SourcesOf(ancestor)),
-                                    *directory, options.base);
+  uploads.ancestor_is_durable = [this](const BuildId& ancestor,
+                                       const std::stop_token& stop) -> absl::StatusOr<bool> {
+    if (directory->KnownDurable(ancestor)) return true;
+    return ForeignAncestorIsDurable(ancestor, SourcesOf(ancestor), *connector, *options.base, stop);
   };
   uploads.on_confirmed = [this](const BuildId& build) { templates->UpdatePins(build); };
   PEERCHUNK_ASSIGN_OR_RETURN(
@@ -157,9 +172,7 @@ absl::Status Node::Impl::Start(const std::vector<std::string>& bound_addresses) 
   if (options.record_working_sets) {
     saves_traces = std::jthread([this](const std::stop_token& stop) { KeepSavingTraces(stop); });
   }
-  if (options.locations != nullptr) {
-    for (const auto& build : registry->List()) options.locations->Add(build->id, own_addresses);
-  }
+  for (const auto& build : registry->List()) Announce(build->id);
   return service->Start();
 }
 
@@ -213,6 +226,29 @@ std::vector<std::string> Node::Impl::AddressesOf(const BuildId& id,
   return named;
 }
 
+std::vector<PeerAddress> Node::Impl::SourcesOf(const BuildId& id) const {
+  std::vector<PeerAddress> sources;
+  for (const std::string& address : AddressesOf(id, templates->SourcesOf(id))) {
+    // One that was recorded may be refused today.
+    if (auto allowed = policy->Check(address); allowed.ok()) sources.push_back(*allowed);
+  }
+  return sources;
+}
+
+void Node::Impl::Announce(const BuildId& id) {
+  if (options.locations == nullptr) return;
+  announcements.Run(Priority::kDemand, [locations = options.locations, id, own = own_addresses] {
+    locations->Add(id, own);
+  });
+}
+
+void Node::Impl::Withdraw(const BuildId& id) {
+  if (options.locations == nullptr) return;
+  announcements.Run(Priority::kDemand, [locations = options.locations, id, own = own_addresses] {
+    locations->Remove(id, own);
+  });
+}
+
 absl::Status Node::Impl::CheckAddresses(const BuildSources& sources) const {
   const auto check = [this](const std::vector<std::string>& addresses) -> absl::Status {
     for (const std::string& address : addresses) {
@@ -236,19 +272,67 @@ NodeBuildInfo Node::Impl::Describe(const BuildId& id) const {
   return info;
 }
 
-BuildId Node::Impl::DescendantOf(const BuildId& id) const {
+std::set<BuildId> Node::Impl::DescendantsOf(const BuildId& id) const {
+  std::set<BuildId> descendants;
   for (const auto& record : registry->List()) {
-    if (record->id == id) continue;
-    for (const BuildId& ancestor : record->ancestors) {
-      if (ancestor == id) return record->id;
+    const auto& ancestors = record->ancestors;
+    if (std::find(ancestors.begin(), ancestors.end(), id) != ancestors.end()) {
+      descendants.insert(record->id);
     }
   }
   for (const BuildId& loaded : templates->LoadedBuilds()) {
     if (loaded == id) continue;
     const std::shared_ptr<Template> child = templates->GetCachedTemplate(loaded);
-    if (child != nullptr && Maps(*child, id)) return loaded;
+    if (child != nullptr && Maps(*child, id)) descendants.insert(loaded);
   }
-  return {};
+  return descendants;
+}
+
+absl::Status Node::Impl::CheckDelete(const BuildId& id, const RecordedBuild* record,
+                                     const DeleteOptions& how) const {
+  const std::set<BuildId> descendants = DescendantsOf(id);
+  const std::string children = absl::StrJoin(
+      descendants, ", ",
+      [](std::string* out, const BuildId& child) { absl::StrAppend(out, child.ToString()); });
+  if (record != nullptr && !HeldByBase(*record) && !how.discard_only_copy) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "build ", id.ToString(), " is ", AbslView(BuildStateName(record->status.state)),
+        record->status.state == BuildState::kDurable
+            ? ", but its newest metadata is on this node only. Wait until that is uploaded"
+            : ": this is its only copy. Wait until it is DURABLE",
+        ", or say --discard-only-copy",
+        children.empty() ? "" : ". Without it these builds could not be read: ", children));
+  }
+  if (!how.from_base) return absl::OkStatus();
+  if (!descendants.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("build ", id.ToString(), " is a layer of build ", children,
+                     ", which could not be read without it: delete that one first"));
+  }
+  if (record != nullptr || how.discard_only_copy) return absl::OkStatus();
+  return CheckForeignDelete(id);
+}
+
+// The node that paused it may be at work on its objects.
+absl::Status Node::Impl::CheckForeignDelete(const BuildId& id) const {
+  const auto refuse = [&](const std::string& why) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "build ", id.ToString(), " was not paused here and ", why,
+        ": delete it on the node that paused it, or say --discard-only-copy if that is gone"));
+  };
+  if (connector != nullptr) {
+    const std::vector<PeerAddress> sources = SourcesOf(id);
+    if (const PeerAddress* at_work = SourceAtWork(id, sources, *connector)) {
+      return refuse(absl::StrCat("is not DURABLE at ", at_work->ToString()));
+    }
+  }
+  PEERCHUNK_ASSIGN_OR_RETURN(
+      const auto metadata,
+      options.base->OpenBlob(BuildFileId{id, FileKind::kMetadata}.ObjectPath()));
+  PEERCHUNK_ASSIGN_OR_RETURN(const bool complete, metadata->Exists({}));
+  if (complete) return absl::OkStatus();
+  return refuse(absl::StrCat("its metadata.json is not in ", options.base->Describe(),
+                             ", so it may still be on its way there"));
 }
 
 Node::Node(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -282,9 +366,7 @@ absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles
     return impl_->templates->SourcesOf(ancestor);
   }));
   impl_->uploader->Enqueue(id);
-  if (impl_->options.locations != nullptr) {
-    impl_->options.locations->Add(id, impl_->own_addresses);
-  }
+  impl_->Announce(id);
   // The build is safe and served by now; a template that does not load is tried again when asked
   // for.
   if (auto loaded = impl_->templates->AddSnapshot(id, {}); !loaded.ok()) {
@@ -323,7 +405,17 @@ absl::StatusOr<NodeBuildInfo> Node::GetBuild(const BuildId& id) const {
     return absl::NotFoundError(
         absl::StrCat("build ", id.ToString(), " was neither paused nor resumed on this node"));
   }
-  return impl_->Describe(id);
+  NodeBuildInfo info = impl_->Describe(id);
+  const auto record = impl_->registry->Find(id);
+  if (info.layers.empty() && record != nullptr && impl_->directory != nullptr) {
+    const absl::Status added =
+        AddRecordedLayers(*record, *impl_->registry, *impl_->templates, *impl_->directory, info);
+    if (!added.ok()) {  // The state, and its reason, say what is wrong with the build.
+      Logger("node").warn("event=layers_not_shown build={} cause=\"{}\"", id.ToString(),
+                          added.ToString());
+    }
+  }
+  return info;
 }
 
 std::vector<NodeBuildInfo> Node::ListBuilds() const {
@@ -354,26 +446,15 @@ absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& op
     return absl::NotFoundError(
         absl::StrCat("build ", id.ToString(), " was neither paused nor resumed on this node"));
   }
-  if (record != nullptr && record->status.state != BuildState::kDurable &&
-      !options.discard_only_copy) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "build ", id.ToString(), " is ", AbslView(BuildStateName(record->status.state)),
-        ": this is its only copy. Wait until it is DURABLE, or say --discard-only-copy"));
-  }
-  if (options.from_base) {
-    if (const BuildId child = impl_->DescendantOf(id); !child.is_nil()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("build ", id.ToString(), " is a layer of build ", child.ToString(),
-                       ", which could not be read without it: delete that one first"));
-    }
-  }
+  PEERCHUNK_RETURN_IF_ERROR(impl_->CheckDelete(id, record.get(), options));
   std::optional<Uploader::Hold> hold;  // Until all is gone; after an error the upload goes on.
   if (record != nullptr) {
     if (impl_->uploader != nullptr) hold.emplace(impl_->uploader->Stop(id));
-    PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Remove(id));
-    if (impl_->options.locations != nullptr) {
-      impl_->options.locations->Remove(id, impl_->own_addresses);
-    }
+    const auto unless_changed = [&](const RecordedBuild& now) {
+      return options.discard_only_copy || HeldByBase(now);
+    };
+    PEERCHUNK_RETURN_IF_ERROR(impl_->registry->Remove(id, unless_changed));
+    impl_->Withdraw(id);
   }
   impl_->templates->Evict(id);
   if (!options.from_base) return 0;
@@ -401,6 +482,8 @@ void Node::Shutdown(absl::Time deadline) {
   impl_->uploader.reset();
   impl_->service->Shutdown(deadline);
 }
+
+void Node::Trim() { impl_->templates->Trim(); }
 
 TemplateCache& Node::templates() { return *impl_->templates; }
 

@@ -1,6 +1,7 @@
 // Three generations on three nodes, as real processes; the picture is in docs/architecture.md.
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -148,6 +149,60 @@ TEST_F(PeerchunkdChainTest, ThreeGenerationsOnThreeNodesBeforeAnyUploadEnds) {
     ResumeAndRead(five, *build, {"--source", third_source});
     Fetch(five, *build, {});
   }
+}
+
+// A template that everyone starts from lies in the base, and whoever paused it is long gone.
+class TemplateInBaseTest : public PeerchunkdChainTest {
+ protected:
+  void SetUp() override {
+    DaemonProcess builder(Path("builder"), Path("base"));
+    Pause(builder, template_);
+    Durable(builder, template_);
+  }
+
+  const TestBuild template_ = MakeTestBuild({.seed = 11});
+  const TestBuild first_ = MakeTestBuild({.seed = 12, .parent = &template_});
+  const TestBuild second_ = MakeTestBuild({.seed = 13, .parent = &first_});
+};
+
+TEST_F(TemplateInBaseTest, AGrandchildBecomesDurableWhileItsSourceLives) {
+  DaemonProcess one(Path("1"), Path("base"));
+  DaemonProcess two(Path("2"), Path("base"));
+  one.Json({"resume", template_.id.ToString()});
+  Pause(one, first_);
+  Durable(one, first_);
+  two.Json({"resume", first_.id.ToString(), "--source", one.address()});
+  Pause(two, second_);
+  Durable(two, second_);
+}
+
+TEST_F(TemplateInBaseTest, LayersComeFromTwoNodesAndTheBase) {
+  DaemonProcess one(Path("1"), Path("base"), kSlowBase);
+  DaemonProcess two(Path("2"), Path("base"), kSlowBase);
+  DaemonProcess three(Path("3"), Path("base"));
+  ResumeAndRead(one, template_, {});
+  Pause(one, first_);
+  ResumeAndRead(two, first_, {"--source", one.address()});
+  Pause(two, second_);
+  const std::vector<std::string> sources = {"--source", two.address(), "--layer-source",
+                                            Layer(first_, one)};
+  Fetch(three, second_, sources);
+  ResumeAndRead(three, second_, sources);
+  uint64_t read = 0;
+  std::map<std::string, std::pair<uint64_t, uint64_t>> bytes;  // Of peers and base, by layer.
+  for (const nlohmann::json& layer : three.Json({"inspect", second_.id.ToString()})["layers"]) {
+    auto& [from_peer, from_base] = bytes[layer["build_id"].get<std::string>()];
+    from_peer += layer["bytes_from_peer"].get<uint64_t>();
+    from_base += layer["bytes_from_base"].get<uint64_t>();
+    read += from_peer + from_base;
+  }
+  ASSERT_EQ(bytes.size(), 3u);
+  if (bytes[first_.id.ToString()].first == 0 && read > 0) return;  // No mounts here.
+  EXPECT_GT(bytes[second_.id.ToString()].first, 0u);
+  EXPECT_EQ(bytes[second_.id.ToString()].second, 0u);
+  EXPECT_GT(bytes[first_.id.ToString()].first, 0u);
+  EXPECT_EQ(bytes[first_.id.ToString()].second, 0u);
+  EXPECT_GT(bytes[template_.id.ToString()].second, 0u);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -20,8 +21,6 @@ using test::OpenFolder;
 using test::RunningNode;
 using test::TempDir;
 using test::TestBuild;
-using testing::ElementsAre;
-using testing::IsEmpty;
 
 // A directory that all nodes of a test share. Thread-safe.
 class SharedDirectory final : public BuildLocations {
@@ -52,9 +51,14 @@ class BuildLocationsTest : public testing::Test {
     return std::make_unique<RunningNode>(
         dir_.PathOf(name), OpenFolder(dir_.PathOf("base"), test::kSlow), std::move(options));
   }
+  // Nodes tell the directory in the background.
+  void AwaitKnown(const TestBuild& build, const std::vector<std::string>& addresses) {
+    while (directory_->AddressesOf(build.id) != addresses) std::this_thread::yield();
+  }
   void Pause(RunningNode& on, const TestBuild& build) {
     const auto paused = on.node->Pause(build.id, build.WriteTo(dir_, build.id.ToString()));
     ASSERT_TRUE(paused.ok()) << paused.status();
+    AwaitKnown(build, {on.address});
   }
 
   TempDir dir_;
@@ -87,13 +91,45 @@ TEST_F(BuildLocationsTest, ItIsToldWhatIsPausedFoundAtStartAndRemoved) {
   auto node = NewNode("1");
   const TestBuild build = MakeTestBuild({});
   Pause(*node, build);
-  EXPECT_THAT(directory_->AddressesOf(build.id), ElementsAre(node->address));
   directory_->Remove(build.id, {node->address});
   node->Stop();
   node = NewNode("1");
-  EXPECT_THAT(directory_->AddressesOf(build.id), ElementsAre(node->address));
+  AwaitKnown(build, {node->address});
   EXPECT_TRUE(node->node->Delete(build.id, {.discard_only_copy = true}).ok());
-  EXPECT_THAT(directory_->AddressesOf(build.id), IsEmpty());
+  AwaitKnown(build, {});
+}
+
+// One that does not answer holds up nobody's pause.
+class SilentDirectory final : public BuildLocations {
+ public:
+  ~SilentDirectory() override = default;
+  std::vector<std::string> AddressesOf(const BuildId&) override { return {}; }
+  void Add(const BuildId&, const std::vector<std::string>&) override {
+    const MutexLock lock(mutex_);
+    while (!answers_) changed_.Wait(mutex_);
+  }
+  void Remove(const BuildId&, const std::vector<std::string>&) override {}
+  void Answer() {
+    const MutexLock lock(mutex_);
+    answers_ = true;
+    changed_.NotifyAll();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  bool answers_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+};
+
+TEST_F(BuildLocationsTest, PauseDoesNotWaitForIt) {
+  const auto silent = std::make_shared<SilentDirectory>();
+  NodeOptions options;
+  options.locations = silent;
+  RunningNode node(dir_.PathOf("1"), OpenFolder(dir_.PathOf("base"), kSlow), std::move(options));
+  const TestBuild build = MakeTestBuild({});
+  const auto paused = node.node->Pause(build.id, build.WriteTo(dir_, "given"));
+  EXPECT_TRUE(paused.ok()) << paused.status();
+  silent->Answer();
 }
 
 }  // namespace

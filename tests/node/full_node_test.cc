@@ -44,6 +44,19 @@ class FullNodeTest : public testing::Test {
   absl::Status Pause(RunningNode& on, const TestBuild& build) {
     return on.node->Pause(build.id, build.WriteTo(dir_, build.id.ToString())).status();
   }
+  // Its files by whole pages, and its record and checksums.
+  static uint64_t OnDisk(const TestBuild& build) {
+    uint64_t bytes = 2 * kPageBytes;
+    for (const auto& [kind, file] : build.files) bytes += RoundUp(file.size(), kPageBytes);
+    return bytes;
+  }
+  static void AwaitDurable(RunningNode& on, const TestBuild& build) {
+    while (true) {
+      const auto info = on.node->GetBuild(build.id);
+      if (!info.ok() || info->state == BuildState::kDurable) return;
+      std::this_thread::yield();
+    }
+  }
   static void ExpectNoRoom(const absl::Status& status, const TestBuild& build) {
     EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
     const std::string message(status.message());
@@ -138,9 +151,7 @@ TEST_F(FullNodeTest, SixteenReadersAndPausesGoOnWithinTheBudgetAndWhatIsUnevicta
       return;
     }
     ++accepted;
-    for (const FileKind kind : {FileKind::kMemfile, FileKind::kRootfs}) {
-      only_copies += build.files.at(kind).size();
-    }
+    only_copies += OnDisk(build);
   };
   // More than the budget before anyone reads, however the readers' chunks then take their share.
   size_t next = 0;
@@ -181,6 +192,38 @@ TEST_F(FullNodeTest, SixteenReadersAndPausesGoOnWithinTheBudgetAndWhatIsUnevicta
   small_->Settle();
 }
 
+// DURABLE builds that were read whole are pinned by their templates, which nobody uses any more.
+TEST_F(FullNodeTest, WhatIsEvictableIsNoReasonToRefuseWork) {
+  base_->ClearFaults();
+  const TestBuild mine = MakeTestBuild({.seed = 3});
+  const TestBuild more = MakeTestBuild({.seed = 4});
+  EXPECT_TRUE(Pause(*small_, mine).ok());
+  auto guest = small_->node->GetTemplate(mine.id, {});
+  ASSERT_TRUE(guest.ok()) << guest.status();
+  ExpectSame(**guest, mine);
+  AwaitDurable(*small_, mine);
+  ASSERT_TRUE(small_->node->templates().BuildStore().Full());
+  *guest = nullptr;
+  const absl::Status paused = Pause(*small_, more);
+  EXPECT_TRUE(paused.ok()) << paused;
+}
+
+TEST_F(FullNodeTest, MetadataThatComesLateLeavesNoPin) {
+  base_->ClearFaults();
+  const TestBuild mine = MakeTestBuild({.seed = 3});
+  base_->AddFault({.call = test::StorageCall::kWrite,
+                   .path = BuildFileId{mine.id, FileKind::kMetadata}.ObjectPath(),
+                   .times = 1,
+                   .after_write = true,
+                   .stall = true});
+  EXPECT_TRUE(Pause(*small_, mine).ok());
+  base_->AwaitStalled(1);
+  EXPECT_TRUE(small_->node->ReplaceMetadata(mine.id, "{\"late\":1}").ok());
+  base_->ClearFaults();
+  while (small_->node->templates().BuildStore().Full()) std::this_thread::yield();
+  EXPECT_EQ(memory_.Bytes(BuildFileId{mine.id, FileKind::kMetadata}.ObjectPath()), "{\"late\":1}");
+}
+
 // What does not fit the disk is passed through, and passes through memory in pieces: sixteen
 // readers move a gibibyte.
 TEST_F(FullNodeTest, MemoryIsBoundedHoweverMuchIsPassedThrough) {
@@ -214,9 +257,7 @@ TEST_F(FullNodeTest, MemoryIsBoundedHoweverMuchIsPassedThrough) {
   if (!test::kUnderAsan) {
     EXPECT_LT(peak - idle, 128 * kMiB);
   }
-  EXPECT_LE(small_->node->templates().BuildStore().AllocatedBytes(),
-            kCapacity + mine.files.at(FileKind::kMemfile).size() +
-                mine.files.at(FileKind::kRootfs).size());
+  EXPECT_LE(small_->node->templates().BuildStore().AllocatedBytes(), kCapacity + OnDisk(mine));
 }
 
 }  // namespace

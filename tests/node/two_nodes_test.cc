@@ -1,5 +1,7 @@
 #include <random>
+#include <set>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -201,6 +203,31 @@ TEST_F(TwoNodesTest, ObjectsThatALoadedTemplateIsMadeOfAreNotDeletedFromTheBase)
   const auto deleted = b->node->Delete(base.id, {.from_base = true});
   ASSERT_TRUE(deleted.ok()) << deleted.status();
   EXPECT_EQ(*deleted, 6);
+}
+
+TEST_F(TwoNodesTest, WhereAncestorsLieIsKnownAfterARestart) {
+  Start(kSlow);
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  Pause(*a, base);
+  ASSERT_TRUE(ResumeFromA(base).ok());
+  Pause(*b, child);
+  b->Stop();
+  b = std::make_unique<RunningNode>(dir.PathOf("b"), OpenFolder(dir.PathOf("base"), kSlow));
+  const auto info = b->node->GetBuild(child.id);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->memfile_size, child.memfile.size());
+  std::set<BuildId> layers;
+  for (const NodeLayerInfo& layer : info->layers) {
+    layers.insert(layer.build);
+    EXPECT_GT(layer.mapped_bytes, 0u);
+    EXPECT_EQ(layer.sources, layer.build == base.id ? std::vector<std::string>{a->address}
+                                                    : std::vector<std::string>{});
+  }
+  EXPECT_EQ(layers, (std::set<BuildId>{base.id, child.id}));
+  const auto resumed = b->node->GetTemplate(child.id, {});
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, child);
 }
 
 TEST_F(TwoNodesTest, DrainingNodeTakesNoNewPauses) {

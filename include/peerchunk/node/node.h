@@ -85,10 +85,12 @@ struct NodeBuildInfo {
   BuildId id;
   // Null state (kUnknown): paused elsewhere and loaded here.
   BuildState state = BuildState::kUnknown;
+  // Paused here, and the base does not hold all of it yet: not DURABLE, or with newer metadata.
+  bool only_copy = false;
   std::string reason;
   uint64_t upload_attempts = 0;
   std::vector<NodeFileInfo> files;
-  std::vector<NodeLayerInfo> layers;
+  std::vector<NodeLayerInfo> layers;  // Of GetBuild, and of lists where the build is loaded.
   uint64_t memfile_size = 0;
   uint64_t rootfs_size = 0;
   uint64_t zero_bytes_read = 0;
@@ -96,7 +98,7 @@ struct NodeBuildInfo {
 
 struct DeleteOptions {
   bool from_base = false;          // The objects in the base too.
-  bool discard_only_copy = false;  // Even when the build is not durable.
+  bool discard_only_copy = false;  // Even when this is, or may be, the last way to the build.
 };
 
 // The library's front door for an embedding daemon: one per process and data folder. The daemon
@@ -147,15 +149,19 @@ class Node {
   // FAILED -> LOCAL, and its upload is queued again.
   absl::Status Retry(const BuildId& id);
 
-  // Removes the local copy. FailedPrecondition: the build is not durable and discard_only_copy is
-  // not set, or (from_base) a header known here maps it. Returns how many objects of the base were
-  // deleted.
+  // Removes the local copy. FailedPrecondition: the base does not hold the build and
+  // discard_only_copy is not set, or (from_base) a header known here maps it. From the base, a
+  // build that was not paused here goes only when it is complete there and no node known to have it
+  // is at work on it. Returns how many objects of the base were deleted.
   absl::StatusOr<uint64_t> Delete(const BuildId& id, const DeleteOptions& options);
 
-  // Refuses new pauses and waits for uploads. Returns the builds that are not durable at
-  // `deadline`.
+  // Refuses new pauses and waits for uploads. Returns the builds of which something is not in the
+  // base at `deadline`.
   std::vector<NodeBuildInfo> Drain(absl::Time deadline);
   void Shutdown(absl::Time deadline);
+
+  // Tells that a template that was handed out is no longer in use: its cache may go.
+  void Trim();
 
   TemplateCache& templates();
   // What was found at start that a human should know, one line each.
