@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -321,6 +322,20 @@ TEST_F(ProcessCrashTest, KilledAtAnyMomentNothingThatWasPromisedIsLostAndUploads
       tally_.between_objects[1], tally_.between_objects[2], tally_.between_objects[3],
       tally_.between_objects[4], tally_.between_objects[5], tally_.between_objects[6],
       tally_.checked_fetches, tally_.mount_reads, can_mount_ ? "" : " (no FUSE here)");
+  if (rounds < 200 || HasFailure()) return;
+  // So many kills have hit everything that there is to hit, or hit nothing but idle nodes.
+  for (const Aim aim : {kPause, kUpload, kFetch, kResume}) {
+    EXPECT_GT(tally_.interrupted[aim], 0) << kAimNames[aim];
+  }
+  EXPECT_GT(tally_.removed_and_reported, 0);
+  EXPECT_GT(std::count_if(tally_.between_objects + 1, tally_.between_objects + 6,
+                          [](int kills) { return kills > 0; }),
+            2)
+      << "uploads killed half-way, at different objects";
+  EXPECT_GT(tally_.checked_fetches, 0);
+  if (can_mount_) {
+    EXPECT_GT(tally_.mount_reads, 0);
+  }
 }
 
 }  // namespace peerchunk::test
