@@ -78,6 +78,8 @@ TEST_F(PageReadsTest, ConnectionsCutUnderManyReaders) {
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(PatientBudgets()));
   ReadPages(
       reader, [&] { proxy.Cut(); }, "pages_cut");
+  EXPECT_GE(reader.Fallbacks("unreachable"), 1u);
+  EXPECT_EQ(reader.Fallbacks("cut_short"), 0u) << "a lost connection is no lie";
 }
 
 TEST_F(PageReadsTest, SilenceUnderManyReaders) {
@@ -86,6 +88,9 @@ TEST_F(PageReadsTest, SilenceUnderManyReaders) {
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(ShortBudgets()));
   ReadPages(
       reader, [&] { proxy.HoldAfter(0); }, "pages_silence");
+  EXPECT_GE(reader.Fallbacks("first_byte_timeout") + reader.Fallbacks("hedge_won"), 1u);
+  EXPECT_GE(reader.Breaker("open"), 1u);
+  EXPECT_EQ(reader.Fallbacks("unreachable"), 0u);
 }
 
 }  // namespace

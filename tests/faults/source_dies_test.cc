@@ -123,6 +123,9 @@ TEST_P(SourceDiesTest, SigkillWhileTheBaseIsSlowTakesTheBasesTime) {
   });
   ExpectWhole(outcome, Name("sigkill_slow_base"));
   ExpectShare(outcome);
+  EXPECT_EQ(reader.Fallbacks("unreachable") + reader.Fallbacks("hedge_won"), 1u);
+  EXPECT_EQ(reader.Fallbacks("base_stalled") + reader.Fallbacks("base_failed"), 0u)
+      << "slow is no fault";
 }
 
 INSTANTIATE_TEST_SUITE_P(AtPercent, SourceDiesTest, testing::Values(0, 1, 50, 99),

@@ -137,6 +137,14 @@ TEST_F(TwoHostsTest, LossOfOnePercentUnderPageReads) {
     ASSERT_OK(object->ReadAt(offset, absl::MakeSpan(page), {.deadline = FaultReader::Deadline()}));
     ASSERT_TRUE(page == Build().files.at(FileKind::kMemfile).substr(offset, page.size()));
   }
+  EXPECT_EQ(reader.Bytes().peer + reader.Bytes().base, 500u * 4096);
+  EXPECT_GT(reader.Bytes().peer, reader.Bytes().base) << "a lost segment is no reason to leave";
+  EXPECT_EQ(reader.Fallbacks(), reader.Fallbacks("hedge_won"));
+  EXPECT_EQ(reader.Hedges("won") + reader.Hedges("lost") + reader.Hedges("failed") +
+                reader.Hedges("dropped"),
+            reader.Hedges("sent"));
+  EXPECT_LE(static_cast<double>(reader.Hedges("sent")),
+            PeerBudgets().hedge_burst + 500 * PeerBudgets().hedge_share);
   Report("loss_pages_from_base", static_cast<double>(reader.Bytes().base) / 4096);
   Report("loss_pages_hedged", static_cast<double>(reader.Hedges("sent")));
 }
