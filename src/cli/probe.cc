@@ -14,8 +14,8 @@
 #include "cli/output.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "node/transport_credentials.h"
+#include "peer/stream_check.h"
 #include "peerchunk/base/clock.h"
-#include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/peer/http2_connector.h"
@@ -90,10 +90,13 @@ class Probe {
     const std::vector<BuildId> builds = Candidates();
     PEERCHUNK_ASSIGN_OR_RETURN(const FileKind kind, Kind());
     std::optional<BuildFileId> found;
-    // The first call dials; the second shows what the wire itself costs.
-    PEERCHUNK_RETURN_IF_ERROR(Try("dial and Info", [&] {
-      return Info(*client, {builds[0], kind});
-    }));
+    const std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel(
+        address->target(),
+        credentials.channel != nullptr ? credentials.channel : grpc::InsecureChannelCredentials());
+    PEERCHUNK_RETURN_IF_ERROR(Try("dial", [&] { return Dial(*channel); }));
+    PEERCHUNK_RETURN_IF_ERROR(Try("health", [&] { return Health(channel); }));
+    // The first call dials a connection of its own; the second shows what the wire itself costs.
+    PEERCHUNK_RETURN_IF_ERROR(Try("Info", [&] { return Info(*client, {builds[0], kind}); }));
     PEERCHUNK_RETURN_IF_ERROR(Try("Info again", [&]() -> absl::StatusOr<std::string> {
       std::string text;
       for (const BuildId& build : builds) {
@@ -104,7 +107,6 @@ class Probe {
       }
       return text;
     }));
-    PEERCHUNK_RETURN_IF_ERROR(Try("health", [&] { return Health(*address, credentials.channel); }));
     if (!found) {
       const std::string which = flags_.build.empty() ? "no build that the local daemon knows of"
                                                      : "not build " + flags_.build;
@@ -173,13 +175,27 @@ class Probe {
     return Text(head);
   }
 
-  absl::StatusOr<std::string> Health(const PeerAddress& address,
-                                     const std::shared_ptr<grpc::ChannelCredentials>& channel) {
-    const auto stub = grpc::health::v1::Health::NewStub(grpc::CreateChannel(
-        address.target(), channel != nullptr ? channel : grpc::InsecureChannelCredentials()));
+  // TCP, TLS and HTTP/2, up to where a call could go out.
+  absl::StatusOr<std::string> Dial(grpc::Channel& channel) {
+    const absl::Time deadline = CallOptions().deadline;
+    while (!channel.WaitForConnected(
+        absl::ToChronoTime(std::min(deadline, Clock::Real().Now() + absl::Milliseconds(50))))) {
+      if (invocation_.interrupted.stop_requested()) return absl::CancelledError("interrupted");
+      if (Clock::Real().Now() >= deadline) {
+        return absl::UnavailableError(
+            absl::StrCat("no connection within ", flags_.timeout_seconds,
+                         " s: nobody listens there, it is not reachable "
+                         "from here, or the two do not trust each other"));
+      }
+    }
+    return "connected";
+  }
+
+  absl::StatusOr<std::string> Health(const std::shared_ptr<grpc::Channel>& channel) {
+    const auto stub = grpc::health::v1::Health::NewStub(channel);
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() +
-                         absl::ToChronoMilliseconds(absl::Seconds(flags_.timeout_seconds)));
+    context.set_deadline(absl::ToChronoTime(CallOptions().deadline));
+    const std::stop_callback cancel(invocation_.interrupted, [&context] { context.TryCancel(); });
     grpc::health::v1::HealthCheckResponse response;
     const grpc::Status status = stub->Check(&context, {}, &response);
     if (!status.ok()) return ToAbslStatus(status);
@@ -191,53 +207,45 @@ class Probe {
 
   absl::Status Read(ChunkServiceClient& client, const BuildFileId& file) {
     const PeerCallOptions options = CallOptions();
+    StreamCheck check(0, flags_.bytes);
     std::unique_ptr<PeerStream> stream;
-    std::optional<PeerMessage> message;
+    PeerMessage message;
     PEERCHUNK_RETURN_IF_ERROR(Try("first byte", [&]() -> absl::StatusOr<std::string> {
       stream = client.GetBuildFile({.file = file, .length = flags_.bytes, .even_if_durable = true},
                                    options);
-      PEERCHUNK_ASSIGN_OR_RETURN(message, Next(*stream, options));
-      if (!message->head) return absl::DataLossError("the first message has no head");
-      return Text(*message->head);
+      PEERCHUNK_ASSIGN_OR_RETURN(message, Next(*stream, check, options));
+      if (check.head()->availability == Availability::kAvailable) return Text(*check.head());
+      return absl::UnavailableError("the peer has it no more: " + Text(*check.head()));
     }));
     return Try("read and check", [&]() -> absl::StatusOr<std::string> {
       const absl::Time begin = Clock::Real().Now();
-      uint64_t reached = 0;
       uint64_t zeros = 0;
       while (true) {
-        if (message->extent) {
-          PEERCHUNK_RETURN_IF_ERROR(Check(*message->extent, reached));
-          reached += message->extent->length;
-          if (message->extent->zero) zeros += message->extent->length;
-        }
-        if (message->last) break;
-        PEERCHUNK_ASSIGN_OR_RETURN(message, Next(*stream, options));
+        if (message.extent && message.extent->zero) zeros += message.extent->length;
+        if (check.finished()) break;
+        PEERCHUNK_ASSIGN_OR_RETURN(message, Next(*stream, check, options));
+      }
+      const uint64_t reached = check.next_offset();
+      if (reached == 0 && check.head()->total_size > 0) {
+        return absl::UnavailableError("the peer knows of this file, but has no byte of its begin");
       }
       const double seconds = absl::ToDoubleSeconds(Clock::Real().Now() - begin);
-      return absl::StrFormat("%d bytes right, %d of them zeros, %s/s", reached, zeros,
-                             HumanByteSize(static_cast<double>(reached) / std::max(seconds, 1e-6)));
+      return absl::StrFormat("%d bytes right, %d of them zeros, %s/s%s", reached, zeros,
+                             HumanByteSize(static_cast<double>(reached) / std::max(seconds, 1e-6)),
+                             check.stopped_short() ? "; the peer has no more of it yet" : "");
     });
   }
 
-  static absl::StatusOr<std::optional<PeerMessage>> Next(PeerStream& stream,
-                                                         const PeerCallOptions& options) {
-    PEERCHUNK_ASSIGN_OR_RETURN(std::optional<PeerMessage> message, stream.Next(options.deadline));
+  // The next message, checked.
+  static absl::StatusOr<PeerMessage> Next(PeerStream& stream, StreamCheck& check,
+                                          const PeerCallOptions& options) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const std::optional<PeerMessage> message,
+                               stream.Next(options.deadline));
     if (!message) return absl::DataLossError("the stream ended without its last message");
-    return message;
-  }
-
-  static absl::Status Check(const PeerExtent& extent, uint64_t reached) {
-    if (extent.offset != reached) {
-      return absl::DataLossError(
-          absl::StrCat("an extent begins at ", extent.offset, " instead of ", reached));
+    if (absl::Status checked = check.Check(*message); !checked.ok()) {
+      return Annotate(checked, "the peer, its disk or the network alters bytes");
     }
-    if (extent.zero) return absl::OkStatus();
-    uint32_t crc = 0;
-    for (const std::string_view piece : extent.pieces) crc = ExtendCrc32c(crc, piece);
-    if (crc == extent.crc32c) return absl::OkStatus();
-    return absl::DataLossError(absl::StrCat("the bytes at ", extent.offset,
-                                            " do not match their checksum: the peer, its disk or "
-                                            "the network alters them"));
+    return *message;
   }
 
   const ProbeFlags& flags_;
@@ -280,7 +288,9 @@ void AddProbe(CLI::App& app, Invocation& invocation) {
       ->type_name("BUILD_ID")
       ->check(kIsBuildId);
   command->add_option("--file", flags->file, "Which of its files")->capture_default_str();
-  command->add_option("--bytes", flags->bytes, "How much to read")->capture_default_str();
+  command->add_option("--bytes", flags->bytes, "How much to read")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_option("--timeout", flags->timeout_seconds, "For each step")
       ->type_name("SECONDS")
       ->check(CLI::PositiveNumber)

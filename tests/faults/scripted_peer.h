@@ -5,6 +5,7 @@
 #include <string>
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <gtest/gtest.h>
 
 #include "peerchunk/base/crc32c.h"
@@ -23,6 +24,7 @@ class ScriptedPeer final : private v1::ChunkService::Service {
   using Script = std::function<Then(v1::GetBuildFileResponse& message)>;
 
   ScriptedPeer(const TestBuild& build, Script script) : build_(build), script_(std::move(script)) {
+    grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
