@@ -96,9 +96,10 @@ class FaultProxy::Relay {
     allowed_ = bytes;
     held_ = false;
   }
-  void AwaitHeld() {
+  bool AwaitHeld() {
     const MutexLock lock(mutex_);
-    while (!held_) changed_.Wait(mutex_);
+    while (!held_ && allowed_ != UINT64_MAX) changed_.Wait(mutex_);
+    return held_;
   }
   void Release() {
     {
@@ -106,6 +107,7 @@ class FaultProxy::Relay {
       allowed_ = UINT64_MAX;
       held_ = false;
     }
+    changed_.NotifyAll();
     Wake();
   }
   void Cut() {
@@ -325,7 +327,7 @@ FaultProxy::~FaultProxy() = default;
 uint64_t FaultProxy::bytes_forwarded() const { return relay_->bytes_forwarded(); }
 uint64_t FaultProxy::connections() const { return relay_->connections(); }
 void FaultProxy::HoldAfter(uint64_t bytes) { relay_->HoldAfter(bytes); }
-void FaultProxy::AwaitHeld() { relay_->AwaitHeld(); }
+bool FaultProxy::AwaitHeld() { return relay_->AwaitHeld(); }
 void FaultProxy::Release() { relay_->Release(); }
 void FaultProxy::Cut() { relay_->Cut(); }
 

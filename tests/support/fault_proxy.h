@@ -37,8 +37,8 @@ class FaultProxy {
 
   // Lets `bytes` more through to the reader, then nothing until Release().
   void HoldAfter(uint64_t bytes);
-  // Returns once they are through and more would follow.
-  void AwaitHeld();
+  // Returns once they are through and more would follow; false when Release() came first.
+  bool AwaitHeld();
   void Release();
   // Resets every connection there is; new ones are taken.
   void Cut();
