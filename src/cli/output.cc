@@ -15,6 +15,9 @@ namespace {
 Json ToJson(const v1::BuildFileInfo& file) {
   Json json = {{"name", file.name()}, {"size", file.size()}, {"in_base", file.in_base()}};
   if (file.has_crc32c()) json["crc32c"] = HexCrc32c(file.crc32c());
+  json["bytes_from_peer"] = file.bytes_from_peer();
+  json["bytes_from_base"] = file.bytes_from_base();
+  json["bytes_wasted"] = file.bytes_wasted();
   return json;
 }
 
@@ -23,7 +26,8 @@ Json ToJson(const v1::LayerInfo& layer) {
                {"file", layer.file()},
                {"mapped_bytes", layer.mapped_bytes()},
                {"bytes_from_peer", layer.bytes_from_peer()},
-               {"bytes_from_base", layer.bytes_from_base()}};
+               {"bytes_from_base", layer.bytes_from_base()},
+               {"bytes_wasted", layer.bytes_wasted()}};
   json["source_addresses"] = Json::array();
   for (const std::string& source : layer.source_addresses()) {
     json["source_addresses"].push_back(source);
@@ -96,21 +100,22 @@ std::string Describe(const v1::BuildInfo& build) {
   if (build.files_size() > 0) {
     const bool paused_here =
         build.state() != "CACHED";  // Elsewhere, the base is another's business.
-    Table table({"FILE", "SIZE", "CRC32C", "IN BASE"});
+    Table table({"FILE", "SIZE", "CRC32C", "IN BASE", "FROM PEER", "FROM BASE", "WASTED"});
     for (const v1::BuildFileInfo& file : build.files()) {
+      const char* const no = paused_here ? "no" : "-";
       table.AddRow({file.name(), HumanByteSize(file.size()),
-                    file.has_crc32c() ? HexCrc32c(file.crc32c()) : "-",
-                    file.in_base() ? "yes"
-                    : paused_here  ? "no"
-                                   : "-"});
+                    file.has_crc32c() ? HexCrc32c(file.crc32c()) : "-", file.in_base() ? "yes" : no,
+                    HumanByteSize(file.bytes_from_peer()), HumanByteSize(file.bytes_from_base()),
+                    HumanByteSize(file.bytes_wasted())});
     }
     absl::StrAppend(&text, "\n", table.ToString());
   }
   if (build.layers_size() > 0) {
-    Table table({"LAYER", "FILE", "MAPPED", "FROM PEER", "FROM BASE", "SOURCES"});
+    Table table({"LAYER", "FILE", "MAPPED", "FROM PEER", "FROM BASE", "WASTED", "SOURCES"});
     for (const v1::LayerInfo& layer : build.layers()) {
       table.AddRow({layer.build_id(), layer.file(), HumanByteSize(layer.mapped_bytes()),
                     HumanByteSize(layer.bytes_from_peer()), HumanByteSize(layer.bytes_from_base()),
+                    HumanByteSize(layer.bytes_wasted()),
                     layer.source_addresses().empty()
                         ? "base"
                         : absl::StrJoin(layer.source_addresses(), ", ")});

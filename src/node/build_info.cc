@@ -82,6 +82,18 @@ absl::Status AddRecordedLayers(const RecordedBuild& record, BuildRegistry& regis
   return absl::OkStatus();
 }
 
+void AddSources(const std::vector<KnownFile>& known, NodeBuildInfo& info) {
+  for (const KnownFile& file : known) {
+    auto found = std::find_if(info.files.begin(), info.files.end(),
+                              [&](const NodeFileInfo& f) { return f.kind == file.kind; });
+    if (found == info.files.end()) {
+      found = info.files.insert(
+          found, {.kind = file.kind, .size = file.size.value_or(0), .crc32c = file.crc32c});
+    }
+    found->bytes = file.bytes;
+  }
+}
+
 bool Maps(const Template& loaded, const BuildId& build) {
   const auto reads = [&](const Device& device) {
     const auto layers = device.header().Layers();

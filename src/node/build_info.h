@@ -14,6 +14,10 @@ absl::Status AddRecordedLayers(const RecordedBuild& record, BuildRegistry& regis
                                const TemplateCache& templates, const PeerDirectory& directory,
                                NodeBuildInfo& info);
 
+// Where the bytes of the build's own files came from; a file of which nothing else is known is
+// added.
+void AddSources(const std::vector<KnownFile>& known, NodeBuildInfo& info);
+
 // True when a device of `loaded` reads bytes of `build`.
 bool Maps(const Template& loaded, const BuildId& build);
 

@@ -269,6 +269,7 @@ NodeBuildInfo Node::Impl::Describe(const BuildId& id) const {
   if (const auto record = registry->Find(id)) AddRecord(*record, info);
   const std::shared_ptr<Template> loaded = templates->GetCachedTemplate(id);
   if (loaded != nullptr) AddTemplate(*loaded, *templates, *directory, info);
+  if (directory != nullptr) AddSources(directory->FilesOf(id), info);
   return info;
 }
 
@@ -401,12 +402,13 @@ SourceBytes Node::BytesOf(const BuildFileId& file) const {
 }
 
 absl::StatusOr<NodeBuildInfo> Node::GetBuild(const BuildId& id) const {
-  if (impl_->registry->Find(id) == nullptr && impl_->templates->GetCachedTemplate(id) == nullptr) {
-    return absl::NotFoundError(
-        absl::StrCat("build ", id.ToString(), " was neither paused nor resumed on this node"));
-  }
   NodeBuildInfo info = impl_->Describe(id);
   const auto record = impl_->registry->Find(id);
+  info.loaded_or_recorded = record != nullptr || impl_->templates->GetCachedTemplate(id) != nullptr;
+  if (!info.loaded_or_recorded && info.files.empty()) {
+    return absl::NotFoundError(absl::StrCat(
+        "build ", id.ToString(), " was neither paused nor resumed nor fetched on this node"));
+  }
   if (info.layers.empty() && record != nullptr && impl_->directory != nullptr) {
     const absl::Status added =
         AddRecordedLayers(*record, *impl_->registry, *impl_->templates, *impl_->directory, info);

@@ -30,6 +30,13 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+SourceBytes CountedBytes(BuildKnowledge& knowledge, FileKind kind) {
+  const BuildKnowledge::ByteCounts& bytes = knowledge.bytes(kind);
+  return {.peer = bytes.peer.load(std::memory_order_relaxed),
+          .base = bytes.base.load(std::memory_order_relaxed),
+          .wasted = bytes.wasted.load(std::memory_order_relaxed)};
+}
+
 }  // namespace
 
 std::shared_ptr<PeerState> PeerDirectory::Impl::PeerAt(const PeerAddress& address) {
@@ -127,11 +134,24 @@ absl::StatusOr<std::shared_ptr<StorageProvider>> PeerDirectory::OpenBuild(
 
 SourceBytes PeerDirectory::BytesOf(const BuildFileId& file) const {
   const std::shared_ptr<BuildKnowledge> knowledge = impl_->FindKnowledge(file.build);
-  if (knowledge == nullptr) return {};
-  const BuildKnowledge::ByteCounts& bytes = knowledge->bytes(file.kind);
-  return {.peer = bytes.peer.load(std::memory_order_relaxed),
-          .base = bytes.base.load(std::memory_order_relaxed),
-          .wasted = bytes.wasted.load(std::memory_order_relaxed)};
+  return knowledge == nullptr ? SourceBytes{} : CountedBytes(*knowledge, file.kind);
+}
+
+std::vector<KnownFile> PeerDirectory::FilesOf(const BuildId& build) const {
+  const std::shared_ptr<BuildKnowledge> knowledge = impl_->FindKnowledge(build);
+  std::vector<KnownFile> files;
+  if (knowledge == nullptr) return files;
+  for (const FileKind kind : kAllFileKinds) {
+    KnownFile file{.kind = kind, .bytes = CountedBytes(*knowledge, kind)};
+    if (const auto declared = knowledge->Declared(kind)) {
+      file.size = declared->size;
+      file.crc32c = declared->crc32c;
+    }
+    if (file.size || file.bytes.peer + file.bytes.base + file.bytes.wasted > 0) {
+      files.push_back(file);
+    }
+  }
+  return files;
 }
 
 bool PeerDirectory::KnownDurable(const BuildId& build) const {

@@ -328,5 +328,24 @@ TEST_F(PeerchunkTest, StatusAndListsAreForPeopleAndPrograms) {
   EXPECT_EQ(a.Tool({"inspect", "nonsense"}).exit_code, 1);
 }
 
+TEST_F(PeerchunkTest, InspectSaysWhereAFetchedBuildCameFrom) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  DaemonProcess b(Path("b"), Path("base"), kSlowBase);
+  const test::TestBuild build = PauseOn(a);
+  const std::string id = build.id.ToString();
+  EXPECT_EQ(b.Tool({"inspect", id}).exit_code, 1);
+  b.Json({"fetch", id, "--source", a.address(), "--out", Path("got")});
+  const nlohmann::json shown = b.Json({"inspect", id});
+  EXPECT_EQ(shown["state"], "FETCHED");
+  EXPECT_EQ(shown["files"].size(), 6u);
+  for (const nlohmann::json& file : shown["files"]) {
+    EXPECT_EQ(file["bytes_from_peer"], file["size"]) << file;
+    EXPECT_EQ(file["bytes_from_base"], 0u) << file;
+    EXPECT_EQ(file["bytes_wasted"], 0u) << file;
+  }
+  EXPECT_THAT(b.Tool({"inspect", id}).out, HasSubstr("FROM PEER  FROM BASE  WASTED"));
+  EXPECT_TRUE(b.Json({"ls"})["builds"].empty());
+}
+
 }  // namespace
 }  // namespace peerchunk

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "node/fetch_build.h"
 #include "tests/node/running_node.h"
 #include "tests/support/fault_proxy.h"
 
@@ -243,6 +244,45 @@ TEST_F(TwoNodesTest, DrainingNodeTakesNoNewPauses) {
   const TestBuild second = MakeTestBuild({.seed = 2});
   EXPECT_TRUE(
       absl::IsUnavailable(a->node->Pause(second.id, second.WriteTo(dir, "second")).status()));
+}
+
+TEST_F(TwoNodesTest, BuildThatWasOnlyCopiedIsDescribedByWhereItsBytesCameFrom) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  EXPECT_TRUE(absl::IsNotFound(b->node->GetBuild(build.id).status()));
+  const auto provider = b->node->OpenBuild(build.id, {a->address});
+  ASSERT_TRUE(provider.ok()) << provider.status();
+  const auto content = ContentOf(build.id, *provider);
+  const auto fetched = FetchBuild(build.id, *content, {.folder = dir.PathOf("copy")});
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  const auto info = b->node->GetBuild(build.id);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->state, BuildState::kUnknown);
+  EXPECT_FALSE(info->loaded_or_recorded);
+  EXPECT_EQ(info->files.size(), 6);
+  for (const NodeFileInfo& file : info->files) {
+    EXPECT_EQ(file.size, build.files.at(file.kind).size()) << FileName(file.kind);
+    EXPECT_EQ(file.bytes.peer, file.size) << FileName(file.kind);
+    EXPECT_EQ(file.bytes.base + file.bytes.wasted, 0) << FileName(file.kind);
+  }
+  EXPECT_TRUE(b->node->ListBuilds().empty()) << "it is no build of this node";
+}
+
+TEST_F(TwoNodesTest, ResumedBuildSaysWhereEachFileCameFrom) {
+  Start(kSlow);
+  const TestBuild build = MakeTestBuild({});
+  Pause(*a, build);
+  const auto resumed = ResumeFromA(build);
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ExpectSame(**resumed, build);
+  const auto info = b->node->GetBuild(build.id);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_TRUE(info->loaded_or_recorded);
+  EXPECT_EQ(info->files.size(), 6);
+  for (const NodeFileInfo& file : info->files) {
+    EXPECT_EQ(file.bytes.peer, build.files.at(file.kind).size()) << FileName(file.kind);
+  }
 }
 
 // 100 seeds: the source goes away at a random byte on its way to the reader; whatever had not come

@@ -38,8 +38,8 @@ struct NodeOptions {
   std::shared_ptr<BuildLocations> locations;
   // CIDR networks that peers lie in; empty: the private ranges.
   std::vector<std::string> peer_networks;
-  // Who this node is when it dials peers over TLS, and the sign that the daemon's server has TLS too;
-  // null: plaintext, which is refused beyond loopback, to dial and to listen on, unless...
+  // Who this node is when it dials peers over TLS, and the sign that the daemon's server has TLS
+  // too; null: plaintext, which is refused beyond loopback, to dial and to listen on, unless...
   std::shared_ptr<TlsIdentity> peer_tls;
   // ...this is set, by name.
   bool insecure_plaintext = false;
@@ -67,9 +67,10 @@ struct NodeOptions {
 // Of one file of a build, for lists.
 struct NodeFileInfo {
   FileKind kind;
-  uint64_t size = 0;
+  uint64_t size = 0;  // 0 too while it is not known: read from the base only.
   std::optional<uint32_t> crc32c;
   bool in_base = false;
+  SourceBytes bytes;  // By where this process got them from, so far.
 };
 
 // Of one layer that a device of a loaded build maps.
@@ -83,8 +84,10 @@ struct NodeLayerInfo {
 
 struct NodeBuildInfo {
   BuildId id;
-  // Null state (kUnknown): paused elsewhere and loaded here.
+  // Null state (kUnknown): paused elsewhere and loaded here...
   BuildState state = BuildState::kUnknown;
+  bool loaded_or_recorded =
+      true;  // ...or neither: only copied from here and there, as a fetch does.
   // Paused here, and the base does not hold all of it yet: not DURABLE, or with newer metadata.
   bool only_copy = false;
   std::string reason;
@@ -140,7 +143,8 @@ class Node {
   // Where the bytes of a file came from so far, in this process.
   SourceBytes BytesOf(const BuildFileId& file) const;
 
-  absl::StatusOr<NodeBuildInfo> GetBuild(const BuildId& id) const;  // NotFound
+  // Paused here, loaded here, or read here since the node started; NotFound otherwise.
+  absl::StatusOr<NodeBuildInfo> GetBuild(const BuildId& id) const;
   std::vector<NodeBuildInfo> ListBuilds() const;
 
   // Replaces metadata.json of a build paused here; uploaded again once everything else is durable.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,14 @@ struct SourceBytes {
   uint64_t wasted = 0;  // Received and dropped: a hedge's loser, a bad message.
 };
 
+// What this process has learned of one file by reading it.
+struct KnownFile {
+  FileKind kind;
+  std::optional<uint64_t> size;  // As a peer declared it; so is the checksum.
+  std::optional<uint32_t> crc32c;
+  SourceBytes bytes;
+};
+
 // Everything this process knows of its peers: who may be dialled, their connections and breakers,
 // and what they last said of each build, shared by all readers. Makes the storage provider through
 // which one build is read. Thread-safe; outlives the providers it makes.
@@ -75,6 +84,8 @@ class PeerDirectory {
 
   // Where the bytes of a file came from so far.
   SourceBytes BytesOf(const BuildFileId& file) const;
+  // The files of a build of which a peer declared the size, or of which bytes came.
+  std::vector<KnownFile> FilesOf(const BuildId& build) const;
   // True once any peer said that the build is durable. Final.
   bool KnownDurable(const BuildId& build) const;
 
