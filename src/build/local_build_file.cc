@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "build/page_sums.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -23,8 +24,13 @@ LocalBuildFile::LocalBuildFile(BuildFileId id, File file, uint64_t allocated_byt
       allocated_bytes_(allocated_bytes),
       checksums_(std::move(checksums)),
       on_corrupt_(std::move(on_corrupt)),
-      checked_(new std::atomic<bool>[checksums_->block_crc32c.size()]()),
-      runs_(new std::atomic<const std::vector<Run>*>[checksums_->block_crc32c.size()]()) {}
+      sums_(new std::atomic<const PageSums*>[checksums_->block_crc32c.size()]()) {}
+
+LocalBuildFile::~LocalBuildFile() {
+  for (size_t block = 0; block < checksums_->block_crc32c.size(); ++block) {
+    delete sums_[block].load();
+  }
+}
 
 absl::StatusOr<std::shared_ptr<LocalBuildFile>> LocalBuildFile::Open(
     BuildFileId id, File file, std::shared_ptr<const FileChecksums> checksums,
@@ -46,6 +52,15 @@ absl::StatusOr<std::shared_ptr<LocalBuildFile>> LocalBuildFile::Open(
       id, std::move(file), allocated, std::move(checksums), std::move(on_corrupt)));
 }
 
+ByteRange LocalBuildFile::BlockAt(uint64_t offset) const {
+  const uint64_t begin = offset / kBlock * kBlock;
+  return {begin, std::min(kBlock, size() - begin)};
+}
+
+const PageSums* LocalBuildFile::SumsAt(uint64_t offset) const {
+  return sums_[offset / kBlock].load(std::memory_order_acquire);
+}
+
 absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> out,
                                               const ReadOptions& options) {
   const auto context = [&] { return Context(offset, out.size()); };
@@ -56,19 +71,19 @@ absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> 
   std::unique_ptr<char[]> whole_block;
   for (uint64_t at = range->offset; at < range->end();) {
     if (options.cancellation.stop_requested()) return absl::CancelledError(context());
-    const uint64_t block = at / kBlock;
-    const ByteRange extent{block * kBlock, std::min(kBlock, size() - block * kBlock)};
-    const uint64_t take = std::min(extent.end(), range->end()) - at;
+    const ByteRange block = BlockAt(at);
+    const uint64_t take = std::min(block.end(), range->end()) - at;
     char* const target = out.data() + (at - offset);
     absl::Status status;
-    if (take == extent.length) {
-      status = ReadAndCheck(block, extent, target);
-    } else if (checked_[block].load(std::memory_order_acquire)) {
-      status = ReadExactly({at, take}, target);
+    if (const PageSums* const sums = SumsAt(at)) {
+      bool filled = false;
+      status = ReadChecked(*sums, {at, take}, target, Patience::kWait, filled);
+    } else if (take == block.length) {
+      status = ReadAndCheck(block, target);
     } else {
       if (whole_block == nullptr) whole_block = std::make_unique_for_overwrite<char[]>(kBlock);
-      status = ReadAndCheck(block, extent, whole_block.get());
-      if (status.ok()) std::memcpy(target, whole_block.get() + (at - extent.offset), take);
+      status = ReadAndCheck(block, whole_block.get());
+      if (status.ok()) std::memcpy(target, whole_block.get() + (at - block.offset), take);
     }
     if (!status.ok()) return Annotate(status, context());
     at += take;
@@ -78,42 +93,61 @@ absl::StatusOr<size_t> LocalBuildFile::ReadAt(uint64_t offset, absl::Span<char> 
 
 bool LocalBuildFile::TryReadAt(uint64_t offset, absl::Span<char> out) {
   if (out.empty() || offset >= size() || out.size() > size() - offset) return false;
-  const uint64_t last = (offset + out.size() - 1) / kBlock;
-  for (uint64_t block = offset / kBlock; block <= last; ++block) {
-    if (!checked_[block].load(std::memory_order_acquire)) return false;
+  const uint64_t end = offset + out.size();
+  for (uint64_t at = offset; at < end; at = BlockAt(at).end()) {
+    if (SumsAt(at) == nullptr) return false;
   }
-  return file_.ReadAtIfInMemory(offset, out);
+  for (uint64_t at = offset; at < end;) {
+    const uint64_t take = std::min(BlockAt(at).end(), end) - at;
+    bool filled = false;
+    const absl::Status status =
+        ReadChecked(*SumsAt(at), {at, take}, out.data() + (at - offset), Patience::kNow, filled);
+    if (!status.ok() || !filled) return false;  // ReadAt says why.
+    at += take;
+  }
+  return true;
 }
 
 absl::StatusOr<std::vector<Run>> LocalBuildFile::ReadRuns(uint64_t offset, absl::Span<char> out,
                                                           const ReadOptions& options) {
-  const uint64_t block = offset / kBlock;
-  const bool whole =
-      offset % kBlock == 0 && offset < size() && out.size() == std::min(kBlock, size() - offset);
-  if (!whole) return BuildFile::ReadRuns(offset, out, options);
-  const std::vector<Run>* known = runs_[block].load(std::memory_order_acquire);
-  if (known != nullptr && checked_[block].load(std::memory_order_acquire)) {
-    for (const Run& run : *known) {
+  const uint64_t end = offset + out.size();
+  // Of pages of one block, else byte by byte.
+  const bool pages = offset < size() && out.size() <= BlockAt(offset).end() - offset &&
+                     offset % kPageBytes == 0 && (end % kPageBytes == 0 || end == size());
+  if (!pages || out.empty()) return BuildFile::ReadRuns(offset, out, options);
+  const uint64_t in_block = offset % kBlock;
+  const PageSums* const sums = SumsAt(offset);
+  if (sums != nullptr && !sums->spoilt.load(std::memory_order_relaxed)) {
+    std::vector<Run> runs = sums->Runs(in_block, out.size(), out.size());
+    for (const Run& run : runs) {
       if (run.zero) continue;
       PEERCHUNK_RETURN_IF_ERROR(
           Annotate(ReadExactly({offset + run.offset, run.length}, out.data() + run.offset),
                    Context(offset, out.size())));
     }
-    return *known;
+    return runs;
   }
-  PEERCHUNK_ASSIGN_OR_RETURN(std::vector<Run> runs, BuildFile::ReadRuns(offset, out, options));
-  if (known == nullptr) {
-    auto made = std::make_unique<const std::vector<Run>>(runs);
-    if (runs_[block].compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) {
-      static_cast<void>(made.release());
-    }
-  }
-  return runs;
+  PEERCHUNK_RETURN_IF_ERROR(ReadAt(offset, out, options));
+  return SumsAt(offset)->Runs(in_block, out.size(), out.size());
 }
 
-LocalBuildFile::~LocalBuildFile() {
-  for (size_t block = 0; block < checksums_->block_crc32c.size(); ++block)
-    delete runs_[block].load();
+std::vector<Run> LocalBuildFile::TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                                             const ReadOptions& options) {
+  if (offset >= size() || length == 0) return {};
+  const PageSums* const sums = SumsAt(offset);
+  if (sums == nullptr || sums->spoilt.load(std::memory_order_relaxed)) return {};
+  const uint64_t end = std::min(offset + std::min(length, size() - offset), BlockAt(offset).end());
+  if (offset % kPageBytes != 0 || (end % kPageBytes != 0 && end != size())) {
+    return BuildFile::TryReadRuns(offset, end - offset, out, options);
+  }
+  std::vector<Run> runs = sums->Runs(offset % kBlock, end - offset, out.size());
+  uint64_t packed = 0;
+  for (const Run& run : runs) {
+    if (run.zero) continue;
+    if (!file_.ReadAtIfInMemory(offset + run.offset, out.subspan(packed, run.length))) return {};
+    packed += run.length;
+  }
+  return runs;
 }
 
 std::string LocalBuildFile::Context(uint64_t offset, size_t length) const {
@@ -128,14 +162,63 @@ absl::Status LocalBuildFile::ReadExactly(ByteRange range, char* out) {
       absl::StrCat("the file ends at ", range.offset + got, ", its record says ", size()));
 }
 
-absl::Status LocalBuildFile::ReadAndCheck(uint64_t block, ByteRange extent, char* out) {
-  PEERCHUNK_RETURN_IF_ERROR(ReadExactly(extent, out));
-  const bool matches =
-      Crc32c(std::string_view(out, extent.length)) == checksums_->block_crc32c[block];
-  checked_[block].store(matches, std::memory_order_release);
-  if (matches) return absl::OkStatus();
-  return ReportCorrupt(absl::StrCat("the block at ", extent.offset,
-                                    " no longer has the checksum recorded at pause"));
+absl::Status LocalBuildFile::ReadAndCheck(ByteRange block, char* out) {
+  PEERCHUNK_RETURN_IF_ERROR(ReadExactly(block, out));
+  auto sums = std::make_unique<const PageSums>(std::string_view(out, block.length));
+  const uint64_t index = block.offset / kBlock;
+  if (sums->OfBlock(block.length) != checksums_->block_crc32c[index]) {
+    return ReportCorrupt(absl::StrCat("the block at ", block.offset,
+                                      " no longer has the checksum recorded at pause"));
+  }
+  const PageSums* none = nullptr;
+  if (sums_[index].compare_exchange_strong(none, sums.get(), std::memory_order_acq_rel)) {
+    static_cast<void>(sums.release());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalBuildFile::ReadChecked(const PageSums& sums, ByteRange range, char* out,
+                                         Patience patience, bool& filled) {
+  const ByteRange block = BlockAt(range.offset);
+  const auto read = [&](ByteRange part, char* to) -> absl::Status {
+    filled = patience == Patience::kWait ||
+             file_.ReadAtIfInMemory(part.offset, absl::MakeSpan(to, part.length));
+    return patience == Patience::kWait ? ReadExactly(part, to) : absl::OkStatus();
+  };
+  const auto check = [&](ByteRange pages, const char* bytes) -> absl::Status {
+    for (uint64_t at = pages.offset; at < pages.end(); at += kPageBytes) {
+      const std::string_view page(bytes + (at - pages.offset),
+                                  std::min(kPageBytes, pages.end() - at));
+      if (sums.Matches((at - block.offset) / kPageBytes, page)) continue;
+      sums.spoilt.store(true, std::memory_order_relaxed);
+      return ReportCorrupt(absl::StrCat("the page at ", at, " changed after it had been checked"));
+    }
+    return absl::OkStatus();
+  };
+  // Whole pages go straight to where they belong, those that are cut by the way of a page.
+  for (uint64_t at = range.offset; at < range.end();) {
+    const uint64_t page = at / kPageBytes * kPageBytes;
+    char* const target = out + (at - range.offset);
+    const uint64_t whole_end =
+        range.end() == block.end() ? range.end() : range.end() / kPageBytes * kPageBytes;
+    if (at == page && at < whole_end) {
+      const ByteRange pages{at, whole_end - at};
+      PEERCHUNK_RETURN_IF_ERROR(read(pages, target));
+      if (!filled) return absl::OkStatus();
+      PEERCHUNK_RETURN_IF_ERROR(check(pages, target));
+      at = whole_end;
+      continue;
+    }
+    char around[kPageBytes];
+    const ByteRange whole{page, std::min(kPageBytes, block.end() - page)};
+    PEERCHUNK_RETURN_IF_ERROR(read(whole, around));
+    if (!filled) return absl::OkStatus();
+    PEERCHUNK_RETURN_IF_ERROR(check(whole, around));
+    const uint64_t take = std::min(whole.end(), range.end()) - at;
+    std::memcpy(target, around + (at - page), take);
+    at += take;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LocalBuildFile::ReportCorrupt(std::string_view what) {

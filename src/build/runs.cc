@@ -24,12 +24,13 @@ std::vector<Run> CutIntoRuns(std::string_view bytes) {
   uint64_t data_begin = 0;
   uint64_t at = 0;
   const auto emit_data = [&](uint64_t end) {
-    if (end == data_begin) return;
-    const uint64_t length = end - data_begin;
-    runs.push_back({.offset = data_begin,
-                    .length = length,
-                    .zero = false,
-                    .crc32c = Crc32c(bytes.substr(data_begin, length))});
+    for (uint64_t length = 0; data_begin < end; data_begin += length) {
+      length = std::min(end - data_begin, kMaxDataRunBytes);
+      runs.push_back({.offset = data_begin,
+                      .length = length,
+                      .zero = false,
+                      .crc32c = Crc32c(bytes.substr(data_begin, length))});
+    }
   };
   while (at < bytes.size()) {
     const uint64_t zeros = LeadingZeros(bytes.substr(at));

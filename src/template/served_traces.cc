@@ -133,6 +133,14 @@ class ServedTraces::WatchedFile final : public BuildFile {
     }
     return runs;
   }
+  std::vector<Run> TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                               const ReadOptions& options) override {
+    std::vector<Run> runs = file_->TryReadRuns(offset, length, out, options);
+    if (!runs.empty() && options.priority == Priority::kDemand) {
+      Note({offset, runs.back().offset + runs.back().length});
+    }
+    return runs;
+  }
   bool TryReadAt(uint64_t offset, absl::Span<char> out) override {
     const bool got = file_->TryReadAt(offset, out);
     if (got) Note({offset, out.size()});

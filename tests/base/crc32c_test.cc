@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "peerchunk/base/page_crc32c.h"
 #include "peerchunk/base/range.h"
 #include "tests/support/sample_bytes.h"
 
@@ -44,6 +45,15 @@ TEST(Crc32cTest, EveryLengthAndAlignmentMatchesTheDefinition) {
       const std::string_view piece = std::string_view(bytes).substr(start, length);
       ASSERT_EQ(Crc32c(piece), NaiveCrc32c(piece)) << start << " " << length;
     }
+  }
+}
+
+TEST(Crc32cTest, APageCombinesByTableAsByArithmetic) {
+  std::mt19937 random(9);
+  for (int round = 0; round < 1000; ++round) {
+    const auto a = static_cast<uint32_t>(random());
+    const auto page = static_cast<uint32_t>(random());
+    ASSERT_EQ(CombineCrc32cOfPage(a, page), CombineCrc32c(a, page, 4096));
   }
 }
 

@@ -171,12 +171,73 @@ TEST_F(LocalBuildFileTest, RunsAreFoundOnceAndAreThenLeftToTheReceiverToCheck) {
   // Spoilt after its check, a block does not pass the receiver's.
   FlipByteAt(5);
   const std::vector<peerchunk::Run> runs = send(0, kBlock);
-  ASSERT_EQ(runs.size(), 1u);
-  EXPECT_EQ(runs[0].crc32c, Crc32c(bytes_.substr(0, kBlock)));
-  EXPECT_NE(Crc32c(out), runs[0].crc32c);
+  ASSERT_EQ(runs.size(), kBlock / kMaxDataRunBytes);
+  EXPECT_EQ(runs[0].crc32c, Crc32c(bytes_.substr(0, kMaxDataRunBytes)));
+  EXPECT_NE(Crc32c(out.substr(0, kMaxDataRunBytes)), runs[0].crc32c);
   // Once that is known here, it is not sent at all.
   EXPECT_EQ(CodeOf(Read(*file, 0, kBlock)), absl::StatusCode::kDataLoss);
   EXPECT_EQ(CodeOf(file->ReadRuns(0, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
+}
+
+// A byte flips in a page that was read and in its neighbour: nobody is told that these are the
+// bytes.
+TEST_F(LocalBuildFileTest, APageThatChangesAfterItsFirstCheckIsFoundByWhoeverReadsIt) {
+  Write(SampleBytes(2 * kBlock + 5000, 13));
+  for (const uint64_t page : {uint64_t{0}, kBlock + 4096, 2 * kBlock + 4096}) {
+    const auto file = Open();
+    ASSERT_OK(Read(*file, page, 4096));
+    FlipByteAt(page + 17);
+    if (page >= 4096) FlipByteAt(page - 4096 + 5);
+    std::string out(std::min<uint64_t>(4096, bytes_.size() - page), '?');
+    const std::string was = bytes_.substr(page, out.size());
+    const auto sent = file->ReadRuns(page, absl::MakeSpan(out), {});
+    ASSERT_OK(sent);
+    ASSERT_EQ(sent->size(), 1u);
+    EXPECT_EQ(sent->front().crc32c, Crc32c(was));
+    EXPECT_NE(sent->front().crc32c, Crc32c(out));
+    EXPECT_EQ(reports_, 0);
+    EXPECT_FALSE(file->TryReadAt(page, absl::MakeSpan(out)));
+    EXPECT_EQ(CodeOf(Read(*file, page, out.size())), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(CodeOf(Read(*file, page + 100, 1)), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(reports_, 1);
+    // What was found here is not left to receivers any more.
+    EXPECT_EQ(CodeOf(file->ReadRuns(page, absl::MakeSpan(out), {})), absl::StatusCode::kDataLoss);
+    EXPECT_TRUE(file->TryReadRuns(page, out.size(), absl::MakeSpan(out), {}).empty());
+    reports_ = 0;
+    Write(bytes_);
+  }
+}
+
+TEST_F(LocalBuildFileTest, AnyRunsThatAreInMemoryAreThoseOfTheBytes) {
+  std::string content = SampleBytes(2 * kBlock + 5000, 14);
+  std::fill_n(content.begin() + 8192, 3 * kMinZeroRunBytes, '\0');
+  std::fill_n(content.begin() + kBlock - 40960, 2 * kMinZeroRunBytes, '\0');
+  Write(content);
+  const auto file = Open();
+  std::string out(kMaxDataRunBytes, '?');
+  EXPECT_TRUE(file->TryReadRuns(0, kBlock, absl::MakeSpan(out), {}).empty()) << "not checked yet";
+  ASSERT_OK(Read(*file, 0, bytes_.size()));
+  for (const uint64_t begin : {uint64_t{0}, uint64_t{4096}, uint64_t{77}, kBlock - 20480}) {
+    uint64_t at = begin;
+    while (at < bytes_.size()) {
+      const auto runs = file->TryReadRuns(at, kBlock, absl::MakeSpan(out), {});
+      ASSERT_FALSE(runs.empty()) << at;
+      uint64_t packed = 0;
+      for (const peerchunk::Run& run : runs) {
+        const std::string expected = bytes_.substr(at + run.offset, run.length);
+        if (run.zero) {
+          ASSERT_TRUE(IsAllZero(expected));
+          continue;
+        }
+        ASSERT_TRUE(std::string_view(out).substr(packed, run.length) == expected);
+        ASSERT_EQ(run.crc32c, Crc32c(expected));
+        packed += run.length;
+      }
+      at += runs.back().offset + runs.back().length;
+    }
+    EXPECT_EQ(at, bytes_.size());
+  }
+  EXPECT_TRUE(file->TryReadRuns(bytes_.size(), 1, absl::MakeSpan(out), {}).empty());
 }
 
 TEST_F(LocalBuildFileTest, NothingIsSentOfABlockThatFailsItsFirstCheck) {

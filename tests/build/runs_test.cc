@@ -16,10 +16,10 @@ TEST(CutIntoRunsTest, OnlyLongRunsOfZerosAreCutOut) {
   EXPECT_TRUE(CutIntoRuns("").empty());
   std::string bytes = test::SampleBytes(kMiB, 1);
   std::fill_n(bytes.begin() + kPageBytes, kMinZeroRunBytes - kPageBytes, '\0');
-  EXPECT_EQ(CutIntoRuns(bytes).size(), 1u);
+  EXPECT_EQ(CutIntoRuns(bytes).size(), kMiB / kMaxDataRunBytes);
   std::fill_n(bytes.begin() + kPageBytes, kMinZeroRunBytes, '\0');
   const auto runs = CutIntoRuns(bytes);
-  ASSERT_EQ(runs.size(), 3u);
+  ASSERT_EQ(runs.size(), 2 + CeilDiv(kMiB - kPageBytes - kMinZeroRunBytes, kMaxDataRunBytes));
   EXPECT_EQ(runs[1], (peerchunk::Run{kPageBytes, kMinZeroRunBytes, true, 0}));
   // All zero: one run, however short.
   EXPECT_EQ(CutIntoRuns(std::string(100, '\0')), (std::vector<peerchunk::Run>{{0, 100, true, 0}}));
@@ -37,6 +37,7 @@ TEST(CutIntoRunsTest, RunsOfRandomBytesAddUpToThem) {
     for (const peerchunk::Run& run : CutIntoRuns(bytes)) {
       ASSERT_EQ(run.offset, at);
       ASSERT_GT(run.length, 0u);
+      ASSERT_TRUE(run.zero || run.length <= kMaxDataRunBytes);
       const std::string_view piece = std::string_view(bytes).substr(at, run.length);
       ASSERT_TRUE(run.zero ? IsAllZero(piece) : Crc32c(piece) == run.crc32c);
       at += run.length;

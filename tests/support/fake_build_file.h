@@ -29,12 +29,16 @@ class FakeBuildFile : public BuildFile {
     std::memcpy(out.data(), bytes_.data() + range->offset, range->length);
     return range->length;
   }
+  bool TryReadAt(uint64_t offset, absl::Span<char> out) override {
+    return in_memory && ReadAt(offset, out, {}).ok();
+  }
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override {
     return offset >= present ? 0 : std::min(limit, present - offset);
   }
   uint64_t AllocatedBytes() const override { return bytes_.size(); }
 
   uint64_t present;
+  bool in_memory = false;
   absl::Status read_error;
 
  private:

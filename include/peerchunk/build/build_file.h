@@ -37,10 +37,16 @@ class BuildFile {
   virtual bool TryReadAt(uint64_t /*offset*/, absl::Span<char> /*out*/) { return false; }
 
   // As ReadAt, for a caller that sends the bytes to another node, which checks each run against its
-  // checksum: the runs that make them up. Only those of data are filled in. A block that was
-  // checked before and whose runs are known is left to the receiver to check.
+  // checksum: the runs that make them up. Only those of data are filled in. A checksum is that of
+  // the bytes that were checked, so what has changed since is found by the receiver.
   virtual absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
                                                     const ReadOptions& options);
+
+  // As ReadRuns, as TryReadAt: the runs of what can be had at once of [offset, offset + length), as
+  // far as their data, which lie one after the other, fit into `out`. None: ReadRuns would have to
+  // wait for something, or knows why not. Never blocks.
+  virtual std::vector<Run> TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                                       const ReadOptions& options);
 
   // Brings the chunks that `range` touches here, as far as they are missing and nobody brings them
   // already, on the caller's thread. For bytes that nobody has asked for yet: ResourceExhausted

@@ -26,10 +26,14 @@ struct FileChecksums {
   static absl::StatusOr<FileChecksums> Compute(const File& file);
 };
 
-// A whole file on this disk, as Pause recorded it. Each block is checked against the record when it
-// is first read, and whenever ReadAt reads it whole; a mismatch is DataLoss and is told to
-// `on_corrupt`. Reads by pread, never through a mapping: a bad sector is an error, not a SIGBUS.
-// Thread-safe.
+struct PageSums;
+
+// A whole file on this disk, as Pause recorded it. Each 1 MiB block is checked against the record
+// when it is first read. The checksums of its pages are kept from then on (1/1024 of the file's
+// size at most, allocated block by block), and what is read later is checked against them: by
+// ReadAt here, by ReadRuns at the receiver, which is given them. So bytes that change on the disk
+// after their first check are found, too. A mismatch is DataLoss and is told to `on_corrupt`. Reads
+// by pread, never through a mapping: a bad sector is an error, not a SIGBUS. Thread-safe.
 class LocalBuildFile final : public BuildFile {
  public:
   // `on_corrupt` may be empty; it runs on a reader's thread, at most once per file.
@@ -47,6 +51,8 @@ class LocalBuildFile final : public BuildFile {
   bool TryReadAt(uint64_t offset, absl::Span<char> out) override;
   absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
                                             const ReadOptions& options) override;
+  std::vector<Run> TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                               const ReadOptions& options) override;
   uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
   uint64_t AllocatedBytes() const override { return allocated_bytes_; }
 
@@ -58,8 +64,16 @@ class LocalBuildFile final : public BuildFile {
                  std::shared_ptr<const FileChecksums> checksums,
                  std::function<void(const absl::Status&)> on_corrupt);
   std::string Context(uint64_t offset, size_t length) const;
+  ByteRange BlockAt(uint64_t offset) const;
+  const PageSums* SumsAt(uint64_t offset) const;
   absl::Status ReadExactly(ByteRange range, char* out);
-  absl::Status ReadAndCheck(uint64_t block, ByteRange extent, char* out);
+  // Reads the whole of an unchecked block, and checks it.
+  absl::Status ReadAndCheck(ByteRange block, char* out);
+  // Fills `range`, which lies in one checked block, and checks its pages. At once or not at all:
+  // `filled` says which.
+  enum class Patience : uint8_t { kNow, kWait };
+  absl::Status ReadChecked(const PageSums& sums, ByteRange range, char* out, Patience patience,
+                           bool& filled);
   absl::Status ReportCorrupt(std::string_view what);  // Returns DataLoss.
 
   const BuildFileId id_;
@@ -67,10 +81,8 @@ class LocalBuildFile final : public BuildFile {
   const uint64_t allocated_bytes_;
   const std::shared_ptr<const FileChecksums> checksums_;
   const std::function<void(const absl::Status&)> on_corrupt_;
-  // One per block; set by a check that held.
-  const std::unique_ptr<std::atomic<bool>[]> checked_;
-  // By block, as they were found when it was first sent; null until then. Owned; set once.
-  const std::unique_ptr<std::atomic<const std::vector<Run>*>[]> runs_;
+  // By block; null until it was checked. Owned; set once.
+  const std::unique_ptr<std::atomic<const PageSums*>[]> sums_;
   std::atomic<bool> corrupt_reported_{false};
 };
 

@@ -19,6 +19,10 @@ struct Run {
 // A shorter run of zeros is sent as data: a message costs more than it saves.
 inline constexpr uint64_t kMinZeroRunBytes = 64 * 1024;
 
+// A longer run of data is cut: what is read and sent in pieces of this size stays in a core's cache
+// in between.
+inline constexpr uint64_t kMaxDataRunBytes = 256 * 1024;
+
 // `bytes` as runs, in order and without a gap. Zeros are looked for page by page; bytes that are
 // all zero are one run of zeros, however few.
 std::vector<Run> CutIntoRuns(std::string_view bytes);
