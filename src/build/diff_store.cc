@@ -99,6 +99,7 @@ void DiffStore::RunOpening(const BuildFileId& id, const std::shared_ptr<Opening>
   // same.
   if (found != entries_.end() && found->second.opening == opening) {
     if (file.ok()) {
+      most_held_ += (*file)->AllocatedBytes();
       found->second.file = *file;
       found->second.opening = nullptr;
     } else {
@@ -134,6 +135,7 @@ void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, b
   std::shared_ptr<BuildFile> replaced;  // Goes after the lock.
   const MutexLock lock(mutex_);
   if (closed_) return;
+  most_held_ += file->AllocatedBytes();
   Entry& entry = entries_[id];
   replaced = std::exchange(entry.file, std::move(file));
   entry.opening = nullptr;
@@ -163,6 +165,7 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
   bool fits = false;
   {
     const MutexLock lock(mutex_);
+    if (bytes > 0 && GrantLocked(bytes)) return true;
     const auto within = [&](uint64_t held, uint64_t limit) {
       return held <= limit && bytes <= limit - held;
     };
@@ -185,6 +188,7 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
       }
       fits = within(held, options_.capacity_bytes);
     }
+    most_held_ = held + (fits ? bytes : 0);
   }
   if (evicted.empty()) return fits;
   auto drop = [this, evicted = std::move(evicted)]() mutable {
@@ -202,10 +206,19 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
   return fits;
 }
 
-bool DiffStore::HasRoom(uint64_t bytes) const {
+bool DiffStore::HasRoom(uint64_t bytes) {
   const MutexLock lock(mutex_);
-  const uint64_t held = AllocatedLocked();
-  return held <= options_.capacity_bytes && bytes <= options_.capacity_bytes - held;
+  if (GrantLocked(bytes)) return true;
+  most_held_ = AllocatedLocked();
+  return GrantLocked(bytes);
+}
+
+bool DiffStore::GrantLocked(uint64_t bytes) {
+  if (most_held_ > options_.capacity_bytes || bytes > options_.capacity_bytes - most_held_) {
+    return false;
+  }
+  most_held_ += bytes;
+  return true;
 }
 
 uint64_t DiffStore::AllocatedLocked() const {

@@ -197,6 +197,28 @@ TEST_F(HeldDiffStoreTest, MakeRoomDoesNotOverflow) {
   EXPECT_FALSE(store.MakeRoom(91));
 }
 
+TEST_F(HeldDiffStoreTest, FilesAreAskedOnlyWhenWhatWasGrantedMayNotFit) {
+  class Asked final : public FakeBuildFile {
+   public:
+    using FakeBuildFile::FakeBuildFile;
+    uint64_t AllocatedBytes() const override {
+      ++asked;
+      return FakeBuildFile::AllocatedBytes();
+    }
+    mutable int asked = 0;
+  };
+  DiffStore store(Options());
+  const auto file = std::make_shared<Asked>(Id(1), std::string(10, 'x'));
+  store.Insert(Id(1), file, true);
+  file->asked = 0;
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE(store.MakeRoom(10));
+  EXPECT_TRUE(store.HasRoom(10));
+  EXPECT_EQ(file->asked, 0);
+  EXPECT_TRUE(store.MakeRoom(10)) << "what was granted turned out to be holes";
+  EXPECT_EQ(file->asked, 1);
+  EXPECT_FALSE(store.HasRoom(100));
+}
+
 TEST_F(HeldDiffStoreTest, RemoveForgetsAndReadersKeepTheirPins) {
   DiffStore store(Options());
   store.Insert(Id(1), FileOf(Id(1), 10), true);

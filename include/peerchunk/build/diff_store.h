@@ -65,11 +65,13 @@ class DiffStore {
 
   // Evicts until the budget holds or nothing more can go. Called by whoever adds bytes.
   void Trim() { MakeRoom(0); }
-  // As Trim, for `bytes` more than there are; false when they will not fit.
+  // As Trim, for `bytes` more than there are; false when they will not fit. Files are asked what
+  // they hold only when what was granted since they were last asked would not fit with it.
   bool MakeRoom(uint64_t bytes);
 
-  // True when `bytes` more than there are fit without anything having to go.
-  bool HasRoom(uint64_t bytes) const;
+  // True when `bytes` more than there are fit without anything having to go. As MakeRoom, it takes
+  // them for given from then on.
+  bool HasRoom(uint64_t bytes);
 
   uint64_t AllocatedBytes() const;
   // True when what may not be evicted alone exceeds the budget: refuse new work.
@@ -101,11 +103,16 @@ class DiffStore {
   absl::StatusOr<std::shared_ptr<BuildFile>> Await(const BuildFileId& id, Opening& opening,
                                                    const ReadOptions& options);
   uint64_t AllocatedLocked() const PEERCHUNK_REQUIRES(mutex_);
+  // True when `bytes` more fit for sure, which are counted from then on.
+  bool GrantLocked(uint64_t bytes) PEERCHUNK_REQUIRES(mutex_);
 
   const Options options_;
   mutable Mutex mutex_;
   bool closed_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   uint64_t use_clock_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  // What the files held when they were last asked, and what was granted since: never less than they
+  // hold now, if whoever adds bytes asks first.
+  uint64_t most_held_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<BuildFileId, Entry> entries_ PEERCHUNK_GUARDED_BY(mutex_);
   std::unique_ptr<TaskGroup> tasks_;  // Null without an executor. Last: its tasks use the above.
 };
