@@ -4,6 +4,7 @@
 #include <atomic>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/logging.h"
 #include "build/block_bitmap.h"
@@ -40,6 +41,7 @@ struct Counters {
     passed_for_disk = &PassedThrough(*metrics, "disk_full");
     passed_for_source = &PassedThrough(*metrics, "one_source");
     passed_for_bad_disk = &PassedThrough(*metrics, "disk_error");
+    overtaken = &metrics->counter("peerchunk_overtaken_fetches_total");
     ahead_asked = &ReadAheadBytes(*metrics, "asked");
     ahead_used = &ReadAheadBytes(*metrics, "used");
     ahead_unused = &ReadAheadBytes(*metrics, "unused");
@@ -58,6 +60,7 @@ struct Counters {
   Counter* passed_for_disk = &unused;
   Counter* passed_for_source = &unused;
   Counter* passed_for_bad_disk = &unused;
+  Counter* overtaken = &unused;
   Counter* ahead_asked = &unused;
   Counter* ahead_used = &unused;
   Counter* ahead_unused = &unused;  // Known when the file is closed.
@@ -86,6 +89,8 @@ class DiskChunkCache final : public ChunkCache {
         read_ahead_({.file_bytes = size,
                      .chunk_bytes = options_.chunk_bytes,
                      .max_window_bytes = options_.max_read_ahead_bytes}),
+        relay_tasks_(options_.relay_executor != nullptr ? options_.relay_executor
+                                                        : options_.executor),
         tasks_(options_.executor) {}
   ~DiskChunkCache() override {
     const ReadAhead::Totals totals = read_ahead_.totals();
@@ -137,6 +142,18 @@ class DiskChunkCache final : public ChunkCache {
   // Waits until the block at range.offset is here, or says what to do instead. Has the chunks of
   // `range` fetched, as far as kChunksAtOnce.
   absl::StatusOr<Next> AwaitBlock(ByteRange range, const ReadOptions& options);
+  // Waits for the block at `wanted` as one of the fetch's readers, until `patience` at most. An
+  // error: the reader's own end.
+  absl::Status AwaitFetch(Fetch& fetch, BlockRange wanted, ByteRange range, absl::Time patience,
+                          const ReadOptions& options);
+  // A fetch of what of `wanted` is missing, beside those that bring it.
+  std::shared_ptr<Fetch> Overtake(BlockRange wanted, const Purpose& purpose)
+      PEERCHUNK_REQUIRES(mutex_);
+  TaskGroup& TasksOf(const Fetch& fetch) { return fetch.relayed ? relay_tasks_ : tasks_; }
+  FetchTable& TableOf(const Fetch& fetch) PEERCHUNK_REQUIRES(mutex_) {
+    return fetch.overtaking ? overtaking_ : fetch.relayed ? relayed_fetches_ : fetches_;
+  }
+  void Queue(const std::shared_ptr<Fetch>& fetch) PEERCHUNK_REQUIRES(mutex_);
 
   bool DiskIsFull() const PEERCHUNK_REQUIRES(mutex_) {
     return !file_.is_open() || options_.clock->Now() < disk_full_until_;
@@ -160,7 +177,8 @@ class DiskChunkCache final : public ChunkCache {
   absl::Status RunFetch(const std::shared_ptr<Fetch>& fetch, const std::stop_token& cancellation);
   absl::Status Transfer(Fetch& fetch, Priority priority, const std::stop_token& cancellation,
                         bool& uncached);
-  void Publish(Fetch& fetch, uint64_t begin, uint64_t end);
+  // Returns how many blocks were not present before.
+  uint64_t Publish(Fetch& fetch, uint64_t begin, uint64_t end);
 
   const BuildFileId id_;
   const File file_;
@@ -178,9 +196,13 @@ class DiskChunkCache final : public ChunkCache {
   Mutex mutex_;
   FetchTable fetches_ PEERCHUNK_GUARDED_BY(mutex_);          // For readers here.
   FetchTable relayed_fetches_ PEERCHUNK_GUARDED_BY(mutex_);  // For other nodes.
+  // What is brought by one of the above, too.
+  FetchTable overtaking_ PEERCHUNK_GUARDED_BY(mutex_);
   absl::Time disk_full_until_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
 
-  TaskGroup tasks_;  // Last: its tasks use all of the above.
+  // Last: their tasks use all of the above.
+  TaskGroup relay_tasks_;
+  TaskGroup tasks_;
 };
 
 absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> out,
@@ -311,8 +333,10 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
                   .relayed = options.relayed,
                   .relays_left = options.relayed ? options.relays_left - 1 : options.relays_left,
                   .besides_relayed = !options.relayed};
+  std::shared_ptr<Fetch> overtaking;  // At most one per read.
   while (true) {
     std::shared_ptr<Fetch> fetch;
+    absl::Time patience = absl::InfiniteFuture();
     {
       const MutexLock lock(mutex_);
       if (present_.IsSet(wanted.begin)) return Next::kReadCache;
@@ -325,23 +349,28 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
       }
       fetch = Bringing(wanted.begin, purpose);
       if (fetch == nullptr) continue;  // It has come meanwhile.
-    }
-    // Made and destroyed without the lock, which its callback takes.
-    const std::stop_callback wake(options.cancellation, [&] {
-      const MutexLock lock(mutex_);
-      fetch->changed.NotifyAll();
-    });
-    MutexLock lock(mutex_);
-    while (!present_.IsSet(wanted.begin) && !fetch->done && fetch->blocks.Contains(wanted.begin)) {
-      if (options.cancellation.stop_requested()) return absl::CancelledError(Context(range));
-      if (options_.clock->Now() >= options.deadline) {
-        return absl::DeadlineExceededError(
-            absl::StrCat(Context(range), ": still waiting for the chunk"));
+      const bool behind = purpose.priority == Priority::kDemand && !purpose.relayed &&
+                          fetch->priority == Priority::kPrefetch;
+      if (behind && overtaking == nullptr) {
+        patience = options_.clock->Now() + options_.overtake_delay;
       }
-      options_.clock->WaitUntil(fetch->changed, mutex_, options.deadline);
     }
+    PEERCHUNK_RETURN_IF_ERROR(AwaitFetch(*fetch, wanted, range, patience, options));
+    if (options_.clock->Now() >= patience) {
+      {
+        const MutexLock lock(mutex_);
+        if (present_.IsSet(wanted.begin)) return Next::kReadCache;
+        if (fetch->done || !fetch->blocks.Contains(wanted.begin)) continue;
+        overtaking = Overtake({wanted.begin, std::min(wanted.end, fetch->blocks.end)}, purpose);
+      }
+      PEERCHUNK_RETURN_IF_ERROR(
+          AwaitFetch(*overtaking, wanted, range, absl::InfiniteFuture(), options));
+      continue;  // Here, or with the other as before.
+    }
+    const MutexLock lock(mutex_);
     if (present_.IsSet(wanted.begin)) return Next::kReadCache;
     if (!fetch->done) continue;  // Another fetch brings it now.
+    if (fetch->abandoned) continue;
     // One of its own may have the room or the luck that a guess had not.
     if (fetch->speculative) continue;
     if (fetch->uncached) return Next::kPassThrough;
@@ -352,6 +381,45 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
     }
     return Annotate(fetch->status, Context(range));
   }
+}
+
+absl::Status DiskChunkCache::AwaitFetch(Fetch& fetch, BlockRange wanted, ByteRange range,
+                                        absl::Time patience, const ReadOptions& options) {
+  // Made and destroyed without the lock, which its callback takes.
+  const std::stop_callback wake(options.cancellation, [&] {
+    const MutexLock lock(mutex_);
+    fetch.changed.NotifyAll();
+  });
+  absl::Status left;
+  std::vector<std::shared_ptr<Fetch>> abandoned;
+  {
+    const MutexLock lock(mutex_);
+    ++fetch.waiters;
+    while (left.ok() && !present_.IsSet(wanted.begin) && !fetch.done &&
+           fetch.blocks.Contains(wanted.begin)) {
+      if (options.cancellation.stop_requested()) {
+        left = absl::CancelledError(Context(range));
+      } else if (options_.clock->Now() >= options.deadline) {
+        left = absl::DeadlineExceededError(
+            absl::StrCat(Context(range), ": still waiting for the chunk"));
+      } else if (options_.clock->Now() >= patience) {
+        break;
+      } else {
+        options_.clock->WaitUntil(fetch.changed, mutex_, std::min(patience, options.deadline));
+      }
+    }
+    --fetch.waiters;
+    for (uint64_t at = wanted.begin; !left.ok() && at < wanted.end; ++at) {
+      const std::shared_ptr<Fetch> relayed = relayed_fetches_.Find(at);
+      if (relayed == nullptr) continue;
+      at = relayed->blocks.end - 1;
+      if (relayed->waiters > 0) continue;
+      relayed->abandoned = true;
+      abandoned.push_back(relayed);
+    }
+  }
+  for (const std::shared_ptr<Fetch>& each : abandoned) each->stop.request_stop();
+  return left;
 }
 
 std::shared_ptr<Fetch> DiskChunkCache::Bringing(uint64_t block, const Purpose& purpose) const {
@@ -393,7 +461,7 @@ void DiskChunkCache::Want(BlockRange wanted, const Purpose& purpose) {
     }
     at = present_.FindUnset(std::min(at, wanted.end), wanted.end);
   }
-  if (!started) return;
+  if (!started || purpose.relayed) return;  // Who asked will ask for the rest.
   Purpose rest = purpose;
   rest.priority = Priority::kPrefetch;
   StartMissing({wanted.begin, chunk.end}, present_.blocks(), rest);
@@ -408,14 +476,14 @@ void DiskChunkCache::Hurry(const std::shared_ptr<Fetch>& fetch, BlockRange wante
   if (own == all) {
     fetch->priority = purpose.priority;
     fetch->speculative = false;
-    tasks_.Raise(fetch->task, fetch->priority);
+    TasksOf(*fetch).Raise(fetch->task, fetch->priority);
     return;
   }
   const Purpose rest{.priority = fetch->priority,
                      .speculative = fetch->speculative,
                      .relayed = fetch->relayed,
                      .relays_left = fetch->relays_left};
-  FetchTable& table = fetch->relayed ? relayed_fetches_ : fetches_;
+  FetchTable& table = TableOf(*fetch);
   table.Remove(*fetch);
   const BlockRange before{all.begin, own.begin};
   const BlockRange after{own.end, all.end};
@@ -443,10 +511,14 @@ void DiskChunkCache::StartMissing(BlockRange blocks, uint64_t most_blocks, const
 }
 
 void DiskChunkCache::Start(BlockRange blocks, const Purpose& purpose) {
-  const std::shared_ptr<Fetch> fetch = Add(blocks, purpose);
+  Queue(Add(blocks, purpose));
+}
+
+void DiskChunkCache::Queue(const std::shared_ptr<Fetch>& fetch) {
   fetch->begun = false;
-  fetch->task =
-      tasks_.Run(fetch->priority, [this, fetch] { RunFetch(fetch, tasks_.stop()).IgnoreError(); });
+  TaskGroup& tasks = TasksOf(*fetch);
+  fetch->task = tasks.Run(
+      fetch->priority, [this, fetch, stop = tasks.stop()] { RunFetch(fetch, stop).IgnoreError(); });
 }
 
 // For whoever runs it at once.
@@ -458,7 +530,21 @@ std::shared_ptr<Fetch> DiskChunkCache::Add(BlockRange blocks, const Purpose& pur
   fetch->priority = purpose.priority;
   fetch->speculative = purpose.speculative;
   fetch->begun = true;
-  (fetch->relayed ? relayed_fetches_ : fetches_).Add(fetch);
+  TableOf(*fetch).Add(fetch);
+  return fetch;
+}
+
+std::shared_ptr<Fetch> DiskChunkCache::Overtake(BlockRange wanted, const Purpose& purpose) {
+  if (std::shared_ptr<Fetch> found = overtaking_.Find(wanted.begin)) return found;
+  auto fetch = std::make_shared<Fetch>();
+  fetch->blocks = overtaking_.FreeAround(wanted.begin, wanted);
+  fetch->blocks.end = present_.FindSet(wanted.begin, fetch->blocks.end);
+  fetch->relays_left = purpose.relays_left;
+  fetch->priority = purpose.priority;
+  fetch->overtaking = true;
+  overtaking_.Add(fetch);
+  Queue(fetch);
+  counters_.overtaken->Add();
   return fetch;
 }
 
@@ -474,8 +560,13 @@ absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
     full = DiskIsFull();
   }
   bool uncached = full;
-  absl::Status status = uncached ? absl::ResourceExhaustedError("the disk is full")
-                                 : Transfer(*fetch, priority, cancellation, uncached);
+  absl::Status status;
+  if (full) {
+    status = absl::ResourceExhaustedError("the disk is full");
+  } else {
+    const std::stop_callback end(cancellation, [&] { fetch->stop.request_stop(); });
+    status = Transfer(*fetch, priority, fetch->stop.get_token(), uncached);
+  }
   (status.ok() ? counters_.fetches : uncached ? counters_.uncached : counters_.failures)->Add();
   // The deadline and the cancellation were the fetch's, not those of the readers who get this.
   if (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) {
@@ -490,7 +581,7 @@ absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
   if (uncached && !full && !fetch->speculative) {
     disk_full_until_ = std::max(disk_full_until_, began + kDiskFullPause);
   }
-  (fetch->relayed ? relayed_fetches_ : fetches_).Remove(*fetch);
+  TableOf(*fetch).Remove(*fetch);
   fetch->done = true;
   fetch->uncached = uncached;
   fetch->status = status;
@@ -531,7 +622,11 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
                                               extent->length, ") where [", at, ", ", end,
                                               ") was due"));
     }
-    if (!extent->zero) {  // Zeros stay holes: an object's bytes never change, so none were written.
+    // Zeros stay holes: an object's bytes never change, so none were written. What another fetch
+    // has brought meanwhile is there.
+    const uint64_t end_of_extent = CeilDiv(at + extent->length, kPageBytes);
+    const bool written_before = present_.FindUnset(at / kPageBytes, end_of_extent) == end_of_extent;
+    if (!extent->zero && !written_before) {
       const absl::Status written = file_.WriteVectorAt(at, extent->pieces);
       if (!written.ok()) {
         Logger("build").warn("event=cache_write_failed file={} error=\"{}\"", id_.ObjectPath(),
@@ -539,22 +634,32 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
         uncached = true;
         return written;
       }
-      allocated_bytes_.fetch_add(extent->length, std::memory_order_relaxed);
     }
-    Publish(fetch, at, at + extent->length);
+    const uint64_t added = Publish(fetch, at, at + extent->length);
+    if (!extent->zero) {
+      allocated_bytes_.fetch_add(std::min(extent->length, added * kPageBytes),
+                                 std::memory_order_relaxed);
+    }
     at += extent->length;
   }
   return absl::OkStatus();
 }
 
 // [begin, end) was written, and so was all from the fetch's first block to `begin`.
-void DiskChunkCache::Publish(Fetch& fetch, uint64_t begin, uint64_t end) {
+uint64_t DiskChunkCache::Publish(Fetch& fetch, uint64_t begin, uint64_t end) {
   const uint64_t end_block = end == size_ ? present_.blocks() : end / kPageBytes;
   const uint64_t added = present_.Set(begin / kPageBytes, end_block);
-  if (added == 0) return;
+  if (added == 0) return 0;
   present_blocks_.fetch_add(added, std::memory_order_relaxed);
+  const BlockRange blocks{begin / kPageBytes, end_block};
   const MutexLock lock(mutex_);
   fetch.changed.NotifyAll();
+  if (overtaking_.empty()) return added;
+  // Readers may wait for the same blocks by another fetch.
+  fetches_.NotifyOf(blocks);
+  relayed_fetches_.NotifyOf(blocks);
+  overtaking_.NotifyOf(blocks);
+  return added;
 }
 
 }  // namespace

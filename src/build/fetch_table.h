@@ -5,6 +5,7 @@
 #include <iterator>
 #include <map>
 #include <memory>
+#include <stop_token>
 
 #include <absl/status/status.h>
 
@@ -33,6 +34,10 @@ struct Fetch {
   Priority priority = Priority::kPrefetch;
   bool speculative = false;  // Nobody has asked for these bytes yet.
   TaskGroup::TaskId task = 0;
+  bool overtaking = false;  // Brings what another brings, too, for readers who waited too long.
+  size_t waiters = 0;       // Readers in AwaitBlock.
+  std::stop_source stop;    // Ends it; requested without the mutex.
+  bool abandoned = false;   // Ended because nobody waits for it: tells who comes now nothing.
   bool begun = false;
   bool done = false;
   bool uncached = false;  // When done: there is no room for them on the disk.
@@ -60,6 +65,14 @@ class FetchTable {
       limits.begin = std::max(limits.begin, std::prev(after)->second->blocks.end);
     }
     return limits;
+  }
+
+  bool empty() const { return fetches_.empty(); }
+  // Tells the readers of whatever brings a part of `blocks`.
+  void NotifyOf(BlockRange blocks) const {
+    auto at = fetches_.upper_bound(blocks.begin);
+    if (at != fetches_.begin()) --at;
+    for (; at != fetches_.end() && at->first < blocks.end; ++at) at->second->changed.NotifyAll();
   }
 
   void Add(std::shared_ptr<Fetch> fetch) {

@@ -27,6 +27,7 @@ namespace {
 constexpr size_t kLoadThreads = 8;
 constexpr size_t kHedgeThreads = 4;
 constexpr size_t kSyncThreads = 1;
+constexpr size_t kRelayedFetchThreads = 8;
 constexpr absl::Duration kSaveTracesEvery = absl::Seconds(1);
 
 uint64_t RandomSeed() {
@@ -46,6 +47,7 @@ struct Node::Impl {
         prefetches("pc-prefetch", options.prefetch_threads),
         fetches("pc-fetch", options.fetch_threads),
         fetch_lanes(&fetches, &prefetches),
+        relayed_fetches("pc-relayed", kRelayedFetchThreads),
         loads("pc-load", kLoadThreads),
         announcements("pc-announce", 1) {}
 
@@ -79,6 +81,7 @@ struct Node::Impl {
   ThreadPool prefetches;
   ThreadPool fetches;
   LaneExecutor fetch_lanes;
+  ThreadPool relayed_fetches;
   ThreadPool loads;
   ThreadPool announcements;  // One thread: they stay in order.
   std::unique_ptr<BuildRegistry> registry;
@@ -112,6 +115,7 @@ absl::Status Node::Impl::Open() {
   cache.cache_capacity_bytes = options.cache_capacity_bytes;
   cache.chunks.chunk_bytes = options.chunk_bytes;
   cache.chunks.executor = &fetch_lanes;
+  cache.chunks.relay_executor = &relayed_fetches;
   cache.chunks.max_read_ahead_bytes = options.max_read_ahead_bytes;
   cache.chunks.metrics = metrics;
   cache.open_provider = [this](const BuildId& build, const std::vector<std::string>& addresses) {

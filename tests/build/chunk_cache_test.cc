@@ -470,8 +470,99 @@ TEST_F(HeldChunkCacheTest, ARelayedFetchAsksForNoFurtherRelay) {
   clock_.AwaitWaiters(1);
   held_.RunAll();
   relayed.join();
-  ASSERT_EQ(upstream_->fetches().size(), 2u);
-  for (const ReadOptions& options : upstream_->fetches()) EXPECT_EQ(options.relays_left, 0u);
+  // And brings what was asked for: who asked has the rest of the chunk fetched by itself.
+  ASSERT_EQ(upstream_->fetches().size(), 1u);
+  EXPECT_EQ(upstream_->fetches()[0].relays_left, 0u);
+  EXPECT_LT(cache_->CachedBytes(), kChunk / 2);
+}
+
+TEST_F(HeldChunkCacheTest, RelayedFetchesQueueByThemselves) {
+  HeldExecutor relays;
+  options_.relay_executor = &relays;
+  Open(SampleBytes(2 * kChunk, 14));
+  std::thread relayed([&] { ExpectRead(kChunk, kPage, Relayed()); });
+  relays.AwaitQueued(Priority::kDemand, 1);
+  std::thread local([&] { ExpectRead(0, kPage, Patient()); });
+  held_.AwaitQueued(Priority::kDemand, 1);
+  held_.RunAll();
+  local.join();
+  EXPECT_EQ(cache_->PresentBytes(kChunk, kPage), 0u);
+  relays.RunAll();
+  relayed.join();
+  cache_ = nullptr;
+}
+
+TEST_F(ChunkCacheTest, ARelayedFetchEndsWhenNobodyWaitsForItAnyLonger) {
+  Open(SampleBytes(4 * kChunk, 14));
+  faults_->AddFault({.stall = true});
+  std::stop_source first_leaves;
+  std::stop_source second_leaves;
+  const auto relayed = [&](std::stop_source& leaves) {
+    ReadOptions options;
+    options.relayed = true;
+    options.cancellation = leaves.get_token();
+    return std::thread([this, options] {
+      EXPECT_EQ(CodeOf(Read(0, 2 * kChunk, options)), absl::StatusCode::kCancelled);
+    });
+  };
+  std::thread first = relayed(first_leaves);
+  faults_->AwaitStalled(2);
+  std::thread second = relayed(second_leaves);
+  first_leaves.request_stop();
+  first.join();
+  second_leaves.request_stop();
+  second.join();
+  while (Fetches("error") < 2) std::this_thread::yield();  // Both, with nothing let go.
+  faults_->ClearFaults();
+  ExpectRead(0, 2 * kChunk);
+}
+
+// A fault behind a fetch ahead of it that has begun and does not come.
+TEST_F(ChunkCacheTest, AFaultOvertakesAPrefetchThatHasBegun) {
+  Open(SampleBytes(kChunk, 15));
+  faults_->AddFault({.times = 1, .stall = true});
+  std::thread ahead([&] {
+    EXPECT_OK(cache_->Prefetch({0, kChunk}, {.priority = Priority::kPrefetch}));
+  });
+  faults_->AwaitStalled(1);
+  ReadOptions options;
+  options.deadline = clock_.Now() + absl::Hours(1);
+  std::thread reader([&] { ExpectRead(8 * kPage, kPage, options); });
+  std::thread other([&] { ExpectRead(8 * kPage, 2 * kPage, options); });
+  clock_.AwaitWaiters(3);  // And what is stalled.
+  EXPECT_EQ(upstream_->fetches().size(), 1u);
+  clock_.Advance(options_.overtake_delay);
+  reader.join();
+  other.join();
+  EXPECT_EQ(cache_->PresentBytes(8 * kPage, kPage), kPage);
+  EXPECT_EQ(upstream_->fetches()[1].priority, Priority::kDemand);
+  EXPECT_LE(upstream_->fetches().size(), 3u);
+  EXPECT_LE(cache_->AllocatedBytes(), 8 * kPage);
+  faults_->ClearFaults();
+  ahead.join();
+  ExpectRead(0, kChunk);
+  EXPECT_EQ(cache_->CachedBytes(), kChunk);
+  EXPECT_EQ(cache_->AllocatedBytes(), kChunk);
+  EXPECT_EQ(metrics_.CounterValue("peerchunk_overtaken_fetches_total"),
+            upstream_->fetches().size() - 1);
+}
+
+TEST_F(ChunkCacheTest, WhoeverBringsItFirstWakesTheReader) {
+  Open(SampleBytes(kChunk, 16));
+  faults_->AddFault({.stall = true});
+  std::thread ahead([&] {
+    EXPECT_OK(cache_->Prefetch({0, kChunk}, {.priority = Priority::kPrefetch}));
+  });
+  faults_->AwaitStalled(1);
+  ReadOptions options;
+  options.deadline = clock_.Now() + absl::Hours(1);
+  std::thread reader([&] { ExpectRead(0, kPage, options); });
+  clock_.AwaitWaiters(2);  // And what is stalled.
+  clock_.Advance(options_.overtake_delay);
+  faults_->AwaitStalled(2);
+  faults_->ClearFaults();
+  reader.join();
+  ahead.join();
 }
 
 TEST_F(HeldChunkCacheTest, ALocalReaderWhoJoinedARelayedFetchThatFailsStartsItsOwn) {

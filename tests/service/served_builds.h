@@ -19,8 +19,8 @@
 
 namespace peerchunk::test {
 
-// A real ChunkService on loopback over a registry and a template cache in a temporary folder.
-// Stopped and removed when it goes.
+// A real ChunkService on loopback, and on a unix socket, where callers are another peer to it, over
+// a registry and a template cache in a temporary folder. Stopped and removed when it goes.
 class ServedBuilds {
  public:
   // `base`: where builds that were not paused here come from; null: nowhere.
@@ -32,6 +32,8 @@ class ServedBuilds {
     cache.registry = registry.get();
     cache.executor = &pool;
     cache.chunks.executor = &pool;
+    cache.chunks.relay_executor = &relays;
+    cache.chunks.clock = options.clock;
     cache.open_provider = [base](const BuildId&, const std::vector<std::string>&)
         -> absl::StatusOr<std::shared_ptr<StorageProvider>> {
       if (base != nullptr) return base;
@@ -42,6 +44,7 @@ class ServedBuilds {
     service = *ChunkService::Create(templates.get(), options);
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(other_address(), grpc::InsecureServerCredentials());
     service->RegisterWith(builder);
     server = builder.BuildAndStart();
     EXPECT_TRUE(service->Start().ok());
@@ -58,6 +61,7 @@ class ServedBuilds {
   }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port); }
+  std::string other_address() const { return "unix:" + dir.PathOf("socket"); }
   PeerAddress peer() const {
     return *AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}})
                 ->Check(address());
@@ -82,6 +86,7 @@ class ServedBuilds {
   TempDir dir;
   Metrics metrics;
   ThreadPool pool{"test", 4};
+  ThreadPool relays{"relays", 4};
   std::unique_ptr<BuildRegistry> registry;
   std::unique_ptr<TemplateCache> templates;
   std::unique_ptr<ChunkService> service;
