@@ -165,6 +165,8 @@ absl::Status Daemon::Impl::Open() {
   node_options.upload_max_attempts = options.upload_max_attempts;
   node_options.service.read_threads = options.read_threads;
   node_options.service.max_streams = options.max_streams;
+  node_options.service.max_streams_per_peer = options.max_streams_per_peer;
+  node_options.service.max_bytes_in_flight = options.max_bytes_in_flight;
   node_options.metrics = &metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(node, Node::Create(std::move(node_options)));
   mounts.emplace(options.data_folder + "/overlays", &metrics);

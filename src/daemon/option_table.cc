@@ -203,6 +203,11 @@ std::vector<OptionSpec> MakeTable() {
                         PEERCHUNK_AT(read_threads)));
   table.push_back(Count("max-streams", peers, "Streams to peers at a time; more are refused", 1,
                         1'000'000, PEERCHUNK_AT(max_streams)));
+  table.push_back(Count("max-streams-per-peer", peers, "Of these, to one peer", 1, 1'000'000,
+                        PEERCHUNK_AT(max_streams_per_peer)));
+  table.push_back(Bytes("max-bytes-in-flight", peers,
+                        "Memory for messages to peers, over all streams; one peer gets a quarter",
+                        2 * kMiB, PEERCHUNK_AT(max_bytes_in_flight)));
 
   const std::string reading = "Reading";
   table.push_back(Bytes("cache-capacity", reading,

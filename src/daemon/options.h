@@ -36,6 +36,8 @@ struct DaemonOptions {
   uint64_t fetch_threads = 16;
   uint64_t read_threads = 4;
   uint64_t max_streams = 1024;
+  uint64_t max_streams_per_peer = 256;
+  uint64_t max_bytes_in_flight = 64 * kMiB;
   bool pause_sync = false;
   uint64_t upload_parallelism = 2;
   uint64_t upload_rate = 0;

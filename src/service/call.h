@@ -14,6 +14,8 @@
 #include "peerchunk/service/chunk_service.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "service/active_calls.h"
+#include "service/alarms.h"
+#include "service/buffer_pool.h"
 #include "service/byte_budget.h"
 
 namespace peerchunk {
@@ -29,9 +31,18 @@ struct ServiceContext {
   ServiceContext(TemplateCache* cache, const ChunkService::Options& given)
       : templates(cache),
         options(given),
-        budget(std::make_shared<ByteBudget>(given.max_bytes_in_flight)),
+        budget(std::make_shared<ByteBudget>(ByteBudget::Options{
+            .limit_bytes = given.max_bytes_in_flight,
+            .demand_reserve_bytes = given.demand_reserve_bytes,
+            .in_use = &given.metrics->gauge("peerchunk_served_bytes_in_flight"),
+            .peak = &given.metrics->gauge("peerchunk_served_bytes_in_flight_peak")})),
+        buffers(std::make_shared<BufferPool>(given.max_bytes_in_flight / 8)),
         active(given.max_streams, given.max_streams_per_peer),
+        relaying(given.max_relays, given.max_relays_per_peer),
         served_bytes(given.metrics->counter("peerchunk_served_bytes_total")),
+        stalled_calls(given.metrics->counter("peerchunk_served_stalled_calls_total")),
+        alarms(given.clock),
+        relays("pc-relay", given.relay_threads),
         readers("pc-read", given.read_threads) {}
 
   void CallBegins() {
@@ -50,14 +61,22 @@ struct ServiceContext {
   const ChunkService::Options options;
   AsyncChunkService service;
   const std::shared_ptr<ByteBudget> budget;
+  const std::shared_ptr<BufferPool> buffers;
   ActiveCalls active;
+  ActiveCalls relaying;  // Windows that other nodes are asked for, waiting ones included.
   Counter& served_bytes;
+  Counter& stalled_calls;
   std::atomic<bool> stopping{false};
-  std::stop_source draining;  // Long-lived streams end when they are idle.
+  std::stop_source draining;    // Long-lived streams end when they are idle.
+  std::stop_source cancelling;  // All calls end.
   Mutex mutex;
   CondVar idle;
   size_t open_calls PEERCHUNK_GUARDED_BY(mutex) = 0;  // Call objects alive, waiting ones included.
-  ThreadPool readers;                                 // Last: its threads use everything above.
+  // Last: their threads use everything above. What waits for another node has threads of its own,
+  // so that what is here is served whatever other nodes do.
+  Alarms alarms;
+  ThreadPool relays;
+  ThreadPool readers;
 };
 
 // One operation under way on a completion queue. It keeps its call alive; the queue's thread runs
@@ -91,6 +110,11 @@ std::string PeerHost(const std::string& peer);
 // `status` for the wire; RESOURCE_EXHAUSTED puts the retry hint into the trailing metadata.
 grpc::Status FinalStatus(const ServiceContext& context, const absl::Status& status,
                          grpc::ServerContext& call);
+
+// What a request is refused with that would wait for memory for longer than it may.
+absl::Status NoMemoryLeft();
+// As long as the first bytes of a request in `lane` may wait for memory.
+absl::Duration LongestWait(const ServiceContext& context, Priority lane);
 
 // `deadline` of a call on this library's clock.
 absl::Time DeadlineOf(Clock& clock, const grpc::ServerContext& call);

@@ -25,6 +25,15 @@ grpc::Status FinalStatus(const ServiceContext& context, const absl::Status& stat
   return ToGrpcStatus(status);
 }
 
+absl::Status NoMemoryLeft() {
+  return absl::ResourceExhaustedError("this node has no memory left to serve you: try again later");
+}
+
+absl::Duration LongestWait(const ServiceContext& context, Priority lane) {
+  return lane == Priority::kDemand ? context.options.longest_demand_wait
+                                   : context.options.longest_prefetch_wait;
+}
+
 absl::Time DeadlineOf(Clock& clock, const grpc::ServerContext& call) {
   const auto deadline = call.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
@@ -71,8 +80,9 @@ absl::StatusOr<std::unique_ptr<ChunkService>> ChunkService::Create(TemplateCache
   if (templates == nullptr || options.metrics == nullptr) {
     return absl::InvalidArgumentError("ChunkService needs a TemplateCache and Metrics");
   }
-  if (options.queue_threads == 0 || options.read_threads == 0 || options.max_streams == 0 ||
-      options.max_streams_per_peer == 0) {
+  if (options.queue_threads == 0 || options.read_threads == 0 || options.relay_threads == 0 ||
+      options.max_streams == 0 || options.max_streams_per_peer == 0 || options.max_relays == 0 ||
+      options.max_relays_per_peer == 0) {
     return absl::InvalidArgumentError("ChunkService needs at least one of each thread and stream");
   }
   constexpr uint64_t kLeastBudget = 2 * 1024 * 1024;
@@ -110,15 +120,21 @@ absl::Status ChunkService::Start() {
 
 void ChunkService::BeginShutdown() { impl_->context.draining.request_stop(); }
 
-void ChunkService::Shutdown(absl::Time) {
+void ChunkService::Shutdown(absl::Time deadline) {
   if (std::exchange(impl_->shut_down, true)) return;
   ServiceContext& context = impl_->context;
   context.stopping.store(true);
   if (!impl_->threads.empty()) {
-    // The server has cancelled what was under way; each call ends by itself, and none may start an
-    // operation on a queue that is shut down.
-    MutexLock lock(context.mutex);
-    while (context.open_calls > 0) context.idle.Wait(context.mutex);
+    // None may start an operation on a queue that is shut down.
+    const auto await_calls = [&context](absl::Time until) {
+      MutexLock lock(context.mutex);
+      while (context.open_calls > 0 && context.options.clock->Now() < until) {
+        context.options.clock->WaitUntil(context.idle, context.mutex, until);
+      }
+    };
+    await_calls(deadline);
+    context.cancelling.request_stop();
+    await_calls(absl::InfiniteFuture());
   }
   for (auto& queue : impl_->queues) queue->Shutdown();
   for (std::thread& thread : impl_->threads) thread.join();

@@ -1,89 +1,207 @@
 #include <algorithm>
+#include <cstring>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "peerchunk/base/crc32c.h"
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
 #include "peerchunk/base/status.h"
 #include "service/call.h"
 #include "service/extent_source.h"
 #include "service/framing.h"
 #include "service/served_range.h"
+#include "service/stall_watch.h"
+#include "service/wire.h"
 
 namespace peerchunk {
 namespace {
 
 constexpr uint64_t kMaxReadBytes = 1024 * 1024;  // Of one read; longer ones have GetBuildFile.
 constexpr uint64_t kInlineBytes = 64 * 1024;     // Read on the queue's thread, if in memory.
-// With so many reads under way no more are taken from the stream until some are answered.
+// With so many reads under way no more are taken from the stream until some are answered; one
+// message may bring as many, and those beyond are refused.
 constexpr size_t kMostUnderWay = 512;
+// A longer message is none of a reader's: of a read 5 bytes are the least.
+constexpr size_t kMostReadsParsed = 16 * kMostUnderWay;
 // A message is closed when it has this much; less than what a reader takes even with 1 MiB more.
 constexpr size_t kMessageBytes = 512 * 1024;
-// Data up to this is copied into the message: a slice of its own costs more.
+// Data up to this is put into the message: a slice of its own costs more.
 constexpr size_t kCopyBytes = 16 * 1024;
+// A slice that short answers share.
+constexpr size_t kRoomBytes = 64 * 1024;
+// What an answer takes beside its data.
+constexpr uint64_t kPartBytes = 256;
 
-absl::StatusOr<v1::ReadBuildFileRequest> Parse(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  if (!buffer.Dump(&slices).ok()) return absl::InvalidArgumentError("unreadable request");
-  std::string bytes;
-  for (const grpc::Slice& slice : slices) {
-    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+// How many entries a request has, before anything is allocated for them.
+absl::StatusOr<size_t> CountEntries(grpc::ByteBuffer& buffer) {
+  using google::protobuf::internal::WireFormatLite;
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok()) return absl::InvalidArgumentError("unreadable request");
+  google::protobuf::io::CodedInputStream in(&reader);
+  size_t count = 0;
+  while (const uint32_t tag = in.ReadTag()) {
+    uint64_t entries = 1;
+    const bool packed =
+        tag == WireFormatLite::MakeTag(v1::ReadBuildFileRequest::kCancelledFieldNumber,
+                                       WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+    uint32_t length = 0;
+    if (packed) {
+      if (!in.ReadVarint32(&length) || !in.Skip(static_cast<int>(length))) break;
+      entries = length;  // At least a byte each.
+    } else if (!WireFormatLite::SkipField(&in, tag)) {
+      break;
+    }
+    count += entries;
   }
-  v1::ReadBuildFileRequest request;
-  if (!request.ParseFromString(bytes)) return absl::InvalidArgumentError("malformed request");
-  return request;
+  return count;
 }
 
-// Parts of answers on their way into one message.
-class MessageBuilder {
- public:
-  size_t bytes() const { return bytes_; }
-
-  void Append(FramedMessage part) {
-    bytes_ += part.size();
-    tail_ += part.prefix;
-    if (!part.data) return;
-    if (part.data->size() <= kCopyBytes) {
-      tail_.append(reinterpret_cast<const char*>(part.data->begin()), part.data->size());
-      return;
-    }
-    CloseTail();
-    slices_.push_back(*std::move(part.data));
+absl::Status Parse(grpc::ByteBuffer& buffer, v1::ReadBuildFileRequest& request) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const size_t entries, CountEntries(buffer));
+  if (entries > kMostReadsParsed) {
+    return absl::InvalidArgumentError("a request of more reads than a stream may have under way");
   }
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok()) return absl::InvalidArgumentError("unreadable request");
+  if (!request.ParseFromZeroCopyStream(&reader)) {
+    return absl::InvalidArgumentError("malformed request");
+  }
+  return absl::OkStatus();
+}
 
-  grpc::ByteBuffer Take() {
-    CloseTail();
-    return grpc::ByteBuffer(slices_.data(), slices_.size());
+// Answers on their way into one message, and the memory that they take until it is written.
+struct Parts {
+  std::vector<grpc::Slice> slices;
+  size_t bytes = 0;
+  ByteBudget::Lease lease;
+  size_t ends = 0;  // Reads of which nothing comes after this.
+
+  void Add(FramedMessage message) {
+    bytes += message.size();
+    slices.push_back(std::move(message.prefix));
+    if (message.data) slices.push_back(*std::move(message.data));
+  }
+};
+
+// Answers that are ready at once, written one after the other into few slices.
+class AnswerWriter {
+ public:
+  // `most_bytes`: what all of Reserve's are together, at most.
+  explicit AnswerWriter(size_t most_bytes) : most_bytes_(most_bytes) {}
+
+  // Room for `bytes`.
+  uint8_t* Reserve(size_t bytes) {
+    if (used_ + bytes > room_.size()) {
+      CloseRoom();
+      room_ = grpc::Slice(std::max(bytes, std::min(most_bytes_, kRoomBytes)));
+      used_ = closed_ = 0;
+    }
+    most_bytes_ -= std::min(most_bytes_, bytes);
+    return const_cast<uint8_t*>(room_.begin()) + used_;
+  }
+  // `end`, in what was reserved last, is where the answer ends, but for `data` if it is there.
+  void Commit(const uint8_t* end, std::optional<grpc::Slice> data, ByteBudget::Lease lease) {
+    const auto used = static_cast<size_t>(end - room_.begin());
+    parts_.bytes += used - used_ + (data ? data->size() : 0);
+    used_ = used;
+    if (data) {
+      CloseRoom();
+      parts_.slices.push_back(*std::move(data));
+    }
+    parts_.lease.Merge(std::move(lease));
+    ++parts_.ends;
+    if (parts_.bytes >= kMessageBytes) CloseParts();
+  }
+  std::vector<Parts> Take() {
+    CloseParts();
+    return std::move(done_);
   }
 
  private:
-  void CloseTail() {
-    if (!tail_.empty()) slices_.emplace_back(std::exchange(tail_, {}));
+  void CloseRoom() {
+    if (used_ > closed_) parts_.slices.push_back(room_.sub(closed_, used_));
+    closed_ = used_;
+  }
+  void CloseParts() {
+    CloseRoom();
+    if (parts_.ends > 0) done_.push_back(std::exchange(parts_, {}));
   }
 
-  size_t bytes_ = 0;
-  std::string tail_;
-  std::vector<grpc::Slice> slices_;
+  size_t most_bytes_;
+  grpc::Slice room_;
+  size_t used_ = 0;
+  size_t closed_ = 0;  // Of `used_`, in slices already.
+  Parts parts_;
+  std::vector<Parts> done_;
+};
+
+// The files that the reads of one message name: few, and each is looked up once.
+class FilesOfMessage {
+ public:
+  struct File {
+    std::string build_id;
+    v1::BuildFile file;
+    bool even_if_durable;
+    absl::StatusOr<ServedFile> served;
+    std::optional<WholeAnswerFramer> framer;
+  };
+
+  explicit FilesOfMessage(TemplateCache* templates) : templates_(templates) {}
+
+  // Null: it takes more than a look, or is an error.
+  const File* Find(const v1::GetBuildFileRequest& read) {
+    for (const std::unique_ptr<File>& file : files_) {
+      if (file->file == read.file() && file->even_if_durable == read.even_if_durable() &&
+          file->build_id == read.build_id()) {
+        return file->framer ? file.get() : nullptr;
+      }
+    }
+    if (files_.size() == kMostFiles) return nullptr;
+    files_.push_back(std::make_unique<File>(
+        File{read.build_id(), read.file(), read.even_if_durable(), LookUp(read), std::nullopt}));
+    File& file = *files_.back();
+    if (file.served.ok()) file.framer.emplace(file.served->head);
+    return file.framer ? &file : nullptr;
+  }
+
+ private:
+  static constexpr size_t kMostFiles = 16;
+
+  absl::StatusOr<ServedFile> LookUp(const v1::GetBuildFileRequest& read) {
+    PEERCHUNK_ASSIGN_OR_RETURN(const BuildFileId id, FileFromWire(read.build_id(), read.file()));
+    return templates_->ResolveOpen(id, read.even_if_durable());
+  }
+
+  TemplateCache* const templates_;
+  std::vector<std::unique_ptr<File>> files_;
 };
 
 // One ReadBuildFile: the demand reads of one connection. Owned by its operations and tasks; gone
 // with the last of them.
 //
 //   queue: OnRequest -> OnRead: what is in memory is answered there and then; the rest goes through
-//          budget -> reader: Produce, as in GetBuildFile
+//          reader: Begin -> budget -> reader (or relay): Produce, as in GetBuildFile
 //   answers gather while a message is being written: OnWritten -> the next message
 //
 // `mutex_` guards what the queue's thread and the readers share; at most one Read and one Write are
-// under way. Finish is started once, with no Read under way.
+// under way. Finish is started once, by FinishLocked, with neither under way.
 class ReadCall final : public std::enable_shared_from_this<ReadCall> {
  public:
   ReadCall(ServiceContext& context, grpc::ServerCompletionQueue* queue)
-      : context_(context), queue_(queue), stream_(&grpc_) {
+      : context_(context),
+        queue_(queue),
+        stream_(&grpc_),
+        stall_(&context.alarms, context.options.clock, context.options.stall_timeout) {
     context_.CallBegins();
   }
   ~ReadCall() { context_.CallEnds(); }
@@ -105,15 +223,16 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     absl::Time deadline;
     bool head_sent = false;
     std::stop_source cancel;
-  };
-  struct Part {
-    FramedMessage message;
-    ByteBudget::Lease lease;  // Of data that no window accounts for.
-    bool last = false;        // Of its read.
+    ByteBudget::Ticket ticket = 0;  // Under the call's mutex.
   };
 
   void* Operation(void (ReadCall::*then)(bool)) {
     return static_cast<CallOperation*>(new MemberOperation<ReadCall>(shared_from_this(), then));
+  }
+  std::function<void()> Weakly(void (ReadCall::*then)()) {
+    return [weak = weak_from_this(), then] {
+      if (const std::shared_ptr<ReadCall> self = weak.lock()) ((*self).*then)();
+    };
   }
 
   void OnRequest(bool ok) {
@@ -122,16 +241,17 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       return;
     }
     AwaitReadCall(context_, queue_);
-    auto admission = context_.active.Admit(PeerHost(grpc_.peer()));
+    peer_ = PeerHost(grpc_.peer());
+    auto admission = context_.active.Admit(peer_);
     if (!admission.ok()) {
       MutexLock lock(mutex_);
       return FinishLocked(admission.status());
     }
     admission_.emplace(*std::move(admission));
+    account_ = context_.budget->For(peer_);
     // Not under the lock: it runs at once when the node is draining already.
-    on_drain_.emplace(context_.draining.get_token(), [weak = weak_from_this()] {
-      if (const std::shared_ptr<ReadCall> self = weak.lock()) self->EndWhenIdle();
-    });
+    on_drain_.emplace(context_.draining.get_token(), Weakly(&ReadCall::EndWhenIdle));
+    on_cancel_.emplace(context_.cancelling.get_token(), Weakly(&ReadCall::TryCancel));
     MutexLock lock(mutex_);
     ProceedLocked();
   }
@@ -141,8 +261,15 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     done_operation_ = nullptr;
     MutexLock lock(mutex_);
     over_ = true;
-    for (auto& [id, read] : slow_) read->cancel.request_stop();
-    parts_.clear();
+    stall_.Stop();
+    std::erase_if(slow_, [this](auto& entry) PEERCHUNK_REQUIRES(mutex_) {
+      SlowRead& read = *entry.second;
+      read.cancel.request_stop();
+      if (!LeaveLineLocked(read)) return false;
+      --under_way_;
+      return true;
+    });
+    ProceedLocked();
   }
 
   void StartReadLocked() PEERCHUNK_REQUIRES(mutex_) {
@@ -157,49 +284,56 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       requests_ended_ = true;
       return ProceedLocked();
     }
-    const auto request = Parse(incoming_);
+    const absl::Status parsed = Parse(incoming_, request_);
     incoming_.Clear();
-    std::vector<Part> ready;
-    std::vector<v1::FileRead> slow;
-    if (request.ok()) {
-      for (const v1::FileRead& read : request->reads()) {
-        if (auto part = ReadAtOnce(read)) {
-          ready.push_back(*std::move(part));
+    std::vector<Parts> ready;
+    std::vector<const v1::FileRead*> slow;
+    size_t answered = 0;
+    if (parsed.ok()) {
+      AnswerWriter answers(MostBytesOfAnswers());
+      FilesOfMessage files(context_.templates);
+      const int most = std::min<int>(request_.reads_size(), kMostUnderWay);
+      for (int i = 0; i < most; ++i) {
+        if (AnswerAtOnce(request_.reads(i), files, answers)) {
+          ++answered;
         } else {
-          slow.push_back(read);
+          slow.push_back(&request_.reads(i));
         }
       }
+      ready = answers.Take();
     }
     std::vector<std::shared_ptr<SlowRead>> started;
     {
       MutexLock lock(mutex_);
       reading_ = false;
-      if (!request.ok()) return FinishLocked(request.status());
-      under_way_ += ready.size() + slow.size();
-      for (Part& part : ready) parts_.push_back(std::move(part));
-      for (const v1::FileRead& read : slow) {
+      if (!parsed.ok()) return FinishLocked(parsed);
+      for (Parts& parts : ready) parts_.push_back(std::move(parts));
+      under_way_ += answered;
+      for (const v1::FileRead* const read : slow) {
         auto entry = std::make_shared<SlowRead>();
-        entry->id = read.id();
-        if (slow_.emplace(read.id(), entry).second) {
-          started.push_back(entry);
+        entry->id = read->id();
+        ++under_way_;
+        if (slow_.emplace(read->id(), entry).second) {
+          started.push_back(std::move(entry));
         } else {
-          FailLocked(read.id(), absl::InvalidArgumentError("two reads of one id are under way"));
+          FailLocked(read->id(), absl::InvalidArgumentError("two reads of one id are under way"));
           started.push_back(nullptr);
         }
       }
-      for (const uint64_t id : request->cancelled()) {
-        if (const auto found = slow_.find(id); found != slow_.end()) {
-          found->second->cancel.request_stop();
-        }
+      for (int i = kMostUnderWay; i < request_.reads_size(); ++i) {
+        ++under_way_;
+        FailLocked(request_.reads(i).id(),
+                   absl::ResourceExhaustedError("more reads than a stream may have under way"));
       }
-      ProceedLocked();
+      for (const uint64_t id : request_.cancelled()) CancelLocked(id);
     }
     for (size_t i = 0; i < slow.size(); ++i) {
       if (started[i] == nullptr) continue;
-      context_.readers.Run(Priority::kDemand,
-                           [self = shared_from_this(), read = started[i],
-                            wire = std::move(slow[i])] { self->Begin(read, wire); });
+      context_.readers.Run(Priority::kDemand, [self = shared_from_this(), read = started[i],
+                                               wire = *slow[i]] { self->Begin(read, wire); });
     }
+    MutexLock lock(mutex_);
+    ProceedLocked();
   }
 
   static absl::Status CheckLength(const v1::GetBuildFileRequest& request) {
@@ -207,38 +341,61 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     return absl::InvalidArgumentError("a read names its length, at most 1 MiB");
   }
 
-  // The whole answer, when it takes no waiting; nothing: it does.
-  std::optional<Part> ReadAtOnce(const v1::FileRead& wire) {
-    const bool in_memory_only =
-        wire.read().file() == v1::BUILD_FILE_MEMFILE || wire.read().file() == v1::BUILD_FILE_ROOTFS;
-    if (!in_memory_only || wire.read().length() > kInlineBytes) return std::nullopt;
-    if (!CheckLength(wire.read()).ok()) return std::nullopt;
-    const auto served = ResolveRange(*context_.templates, wire.read());
-    if (!served.ok()) return std::nullopt;  // Begin finds out again, and says so.
-    Part part{.message = {}, .lease = {}, .last = true};
-    std::optional<OutgoingExtent> extent;
-    const ByteRange range = served->range;
-    if (served->file != nullptr && range.length > 0) {
-      auto lease = context_.budget->TryAcquire(range.length);
-      if (!lease) return std::nullopt;
-      part.lease = *std::move(lease);
-      grpc::Slice data(range.length);
-      auto* const bytes = const_cast<char*>(reinterpret_cast<const char*>(data.begin()));
-      if (!served->file->TryReadAt(range.offset, absl::MakeSpan(bytes, range.length))) {
-        return std::nullopt;
-      }
-      extent.emplace(OutgoingExtent{.offset = range.offset, .zero_length = 0, .data = {}});
-      if (const std::string_view view(bytes, range.length); IsAllZero(view)) {
-        extent->zero_length = range.length;
-      } else {
-        extent->crc32c = Crc32c(view);
-        extent->data = std::move(data);
-      }
+  size_t MostBytesOfAnswers() const {
+    size_t most = 0;
+    for (const v1::FileRead& read : request_.reads()) {
+      most += kPartBytes + (read.read().length() <= kCopyBytes ? read.read().length() : 0);
     }
-    part.message = FramePart(
-        wire.id(),
-        FrameMessage(served->head, extent, OutgoingEnd{served->head.status, range.end(), false}));
-    return part;
+    return most;
+  }
+
+  // Writes the whole answer, when it takes no waiting. False: it does, or it is an error, which
+  // Begin finds again.
+  bool AnswerAtOnce(const v1::FileRead& wire, FilesOfMessage& files, AnswerWriter& answers) {
+    const v1::GetBuildFileRequest& read = wire.read();
+    const bool in_memory_only =
+        read.file() == v1::BUILD_FILE_MEMFILE || read.file() == v1::BUILD_FILE_ROOTFS;
+    if (!in_memory_only || !read.has_length() || read.length() > kInlineBytes) return false;
+    const FilesOfMessage::File* const file = files.Find(read);
+    if (file == nullptr) return false;
+    const WholeAnswerFramer& framer = *file->framer;
+    std::optional<ByteRange> range = ByteRange{0, 0};
+    if (file->served->head.availability == Availability::kAvailable) {
+      if (file->served->file == nullptr) return false;
+      range = ByteRange::Clip(read.offset(), read.length(), file->served->head.total_size);
+    }
+    if (!range) return false;
+    auto lease = account_->TryAcquire(Priority::kDemand, range->length + kPartBytes);
+    if (!lease) return false;
+    const bool copied = range->length <= kCopyBytes;
+    uint8_t* const out = answers.Reserve(framer.MostBytes() + (copied ? range->length : 0));
+    if (range->empty()) {
+      answers.Commit(framer.Write(wire.id(), range->offset, 0, 0, 0, out), {}, *std::move(lease));
+      return true;
+    }
+    std::optional<grpc::Slice> slice;
+    if (!copied) slice.emplace(range->length);
+    uint8_t* const data = copied ? out + framer.MostBytes() : const_cast<uint8_t*>(slice->begin());
+    ReadOptions options;
+    options.relayed = true;
+    options.priority = read.prefetch() ? Priority::kPrefetch : Priority::kDemand;
+    const std::vector<Run> runs = file->served->file->TryReadRuns(
+        range->offset, range->length, absl::MakeSpan(reinterpret_cast<char*>(data), range->length),
+        options);
+    // What is partly zero or partly here takes the long way.
+    if (runs.size() != 1 || runs[0].length != range->length) return false;
+    if (runs[0].zero) {
+      answers.Commit(framer.Write(wire.id(), range->offset, range->length, 0, 0, out), {},
+                     *std::move(lease));
+      return true;
+    }
+    uint8_t* end = framer.Write(wire.id(), range->offset, 0, runs[0].crc32c, range->length, out);
+    if (copied) {
+      std::memmove(end, data, range->length);
+      end += range->length;
+    }
+    answers.Commit(end, std::move(slice), *std::move(lease));
+    return true;
   }
 
   void Begin(const std::shared_ptr<SlowRead>& read, const v1::FileRead& wire) {
@@ -253,9 +410,6 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
 
   absl::Status Resolve(SlowRead& read, const v1::FileRead& wire) {
     PEERCHUNK_RETURN_IF_ERROR(CheckLength(wire.read()));
-    if (context_.budget->waiting() > context_.options.max_streams / 2) {
-      return absl::ResourceExhaustedError("this node has no memory left for another read");
-    }
     PEERCHUNK_ASSIGN_OR_RETURN(read.served, ResolveRange(*context_.templates, wire.read()));
     read.options = read.served.Options();
     read.options.cancellation = read.cancel.get_token();
@@ -264,29 +418,92 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
                         : context_.options.clock->Now() + absl::Milliseconds(wire.timeout_ms());
     if (read.served.file != nullptr) {
       read.source.emplace(std::move(read.served.file), read.served.range,
-                          read.served.relays_left == 0);
+                          read.served.relays_left == 0, context_.buffers);
     }
     return absl::OkStatus();
   }
 
+  // Produce goes on when there is memory for the next window.
   void NextWindow(const std::shared_ptr<SlowRead>& read) {
-    context_.budget->Acquire(read->source->NextWindowBytes(),
-                             [self = shared_from_this(), read](ByteBudget::Lease lease) {
-                               // std::function wants copies; the one task that runs takes the lease
-                               // out.
-                               auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
-                               self->context_.readers.Run(Priority::kDemand, [self, read, shared] {
-                                 self->Produce(read, std::move(*shared));
-                               });
-                             });
+    const Priority lane = read->options.priority;
+    const auto then = [self = shared_from_this(), read, lane](ByteBudget::Lease lease) {
+      // std::function wants copies; the one task that runs takes the lease out.
+      auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
+      self->context_.readers.Run(lane,
+                                 [self, read, shared] { self->Produce(read, std::move(*shared)); });
+    };
+    const uint64_t bytes = read->source->NextWindowBytes() + kPartBytes;
+    if (auto lease = account_->TryAcquire(lane, bytes)) return then(*std::move(lease));
+    absl::Time until = read->deadline;
+    if (read->source->next_offset() == read->served.range.offset) {
+      until = std::min(until, context_.options.clock->Now() + LongestWait(context_, lane));
+    }
+    ByteBudget::Ticket ticket = 0;
+    {
+      MutexLock lock(mutex_);
+      ticket = read->ticket = account_->Acquire(lane, bytes, then);
+      if (read->cancel.stop_requested()) CancelLocked(read->id);
+    }
+    if (until == absl::InfiniteFuture()) return;
+    context_.alarms.At(until, [weak = weak_from_this(), weak_read = std::weak_ptr(read), ticket] {
+      const auto self = weak.lock();
+      const auto waiting = weak_read.lock();
+      if (self != nullptr && waiting != nullptr) self->OnWaitedTooLong(*waiting, ticket);
+    });
+  }
+
+  // True: it waited, and its Produce will not run.
+  bool LeaveLineLocked(SlowRead& read) PEERCHUNK_REQUIRES(mutex_) {
+    return read.ticket != 0 &&
+           account_->Forget(read.options.priority, std::exchange(read.ticket, 0));
+  }
+
+  void OnWaitedTooLong(SlowRead& read, ByteBudget::Ticket ticket) {
+    MutexLock lock(mutex_);
+    if (read.ticket != ticket || !LeaveLineLocked(read)) return;
+    slow_.erase(read.id);
+    FailLocked(read.id, NoMemoryLeft());
+    ProceedLocked();
+  }
+
+  void CancelLocked(uint64_t id) PEERCHUNK_REQUIRES(mutex_) {
+    const auto found = slow_.find(id);
+    if (found == slow_.end()) return;
+    const std::shared_ptr<SlowRead> read = found->second;
+    read->cancel.request_stop();
+    if (!LeaveLineLocked(*read)) return;  // Who reads for it notices.
+    slow_.erase(found);
+    FailLocked(id, absl::CancelledError("cancelled"));
   }
 
   void Produce(const std::shared_ptr<SlowRead>& read, ByteBudget::Lease lease) {
+    {
+      MutexLock lock(mutex_);
+      read->ticket = 0;
+    }
+    ReadOptions options = read->options;
+    if (read->source->NextIsHere()) {
+      options.relays_left = 0;
+      return ProduceWindow(read, std::move(lease), options);
+    }
+    auto admission = context_.relaying.Admit(peer_);
+    if (!admission.ok()) {
+      return Fail(*read, absl::ResourceExhaustedError("this node relays as much as it may"));
+    }
+    auto shared = std::make_shared<std::pair<ByteBudget::Lease, ActiveCalls::Admission>>(
+        std::move(lease), *std::move(admission));
+    context_.relays.Run(options.priority, [self = shared_from_this(), read, shared, options] {
+      self->ProduceWindow(read, std::move(shared->first), options);
+    });
+  }
+
+  void ProduceWindow(const std::shared_ptr<SlowRead>& read, ByteBudget::Lease lease,
+                     ReadOptions options) {
     if (read->cancel.stop_requested()) return Fail(*read, absl::CancelledError("cancelled"));
-    read->options.deadline =
+    options.deadline =
         std::min(read->deadline, context_.options.clock->Now() + context_.options.relay_timeout);
     std::deque<OutgoingExtent> extents;
-    const absl::Status status = read->source->Read(std::move(lease), read->options, extents);
+    const absl::Status status = read->source->Read(std::move(lease), options, extents);
     if (!status.ok()) return Fail(*read, status);
     Emit(*read, extents);
     if (!read->source->done()) NextWindow(read);
@@ -311,9 +528,10 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
         end = OutgoingEnd{status, read.source ? read.source->next_offset() : 0,
                           read.source && read.source->stopped_short()};
       }
-      parts_.push_back({.message = FramePart(read.id, FrameMessage(head, extent, end)),
-                        .lease = {},
-                        .last = end.has_value()});
+      Parts parts;
+      parts.Add(FramePart(read.id, FrameMessage(head, extent, end)));
+      parts.ends = end ? 1 : 0;
+      parts_.push_back(std::move(parts));
     } while (!extents.empty());
     if (done) slow_.erase(read.id);
     ProceedLocked();
@@ -329,19 +547,30 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
 
   void FailLocked(uint64_t id, const absl::Status& status) PEERCHUNK_REQUIRES(mutex_) {
     const bool busy = absl::IsResourceExhausted(status);
-    parts_.push_back({.message = FramePartError(
-                          id, status, busy ? context_.options.retry_hint : absl::ZeroDuration()),
-                      .lease = {},
-                      .last = true});
+    Parts parts;
+    parts.Add(
+        FramePartError(id, status, busy ? context_.options.retry_hint : absl::ZeroDuration()));
+    parts.ends = 1;
+    parts_.push_back(std::move(parts));
   }
 
   void OnWritten(bool) {  // A failure shows as the call's end.
     MutexLock lock(mutex_);
     writing_ = false;
+    stall_.Ended();
     written_leases_.clear();
     under_way_ -= std::exchange(ends_in_write_, 0);
     ProceedLocked();
   }
+
+  void OnStallAlarm() {
+    MutexLock lock(mutex_);
+    if (!stall_.Stalled(Weakly(&ReadCall::OnStallAlarm))) return;
+    context_.stalled_calls.Add();
+    grpc_.TryCancel();
+  }
+
+  void TryCancel() { grpc_.TryCancel(); }
 
   void EndWhenIdle() {
     MutexLock lock(mutex_);
@@ -352,13 +581,11 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   // Does whatever can be done now: the next message, the next request, the end.
   void ProceedLocked() PEERCHUNK_REQUIRES(mutex_) {
     if (finished_) return;
+    if (pending_finish_) return FinishLocked(*pending_finish_);
     if (over_) {
-      while (!parts_.empty()) {
-        under_way_ -= parts_.front().last ? 1 : 0;
-        parts_.pop_front();
-      }
-      if (!reading_ && !writing_) FinishLocked(absl::CancelledError("the reader went away"));
-      return;
+      for (const Parts& parts : parts_) under_way_ -= parts.ends;
+      parts_.clear();
+      return FinishLocked(absl::CancelledError("the reader went away"));
     }
     if (!writing_ && !parts_.empty()) WriteLocked();
     if (!reading_ && !requests_ended_ && under_way_ < kMostUnderWay) StartReadLocked();
@@ -371,21 +598,33 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   }
 
   void WriteLocked() PEERCHUNK_REQUIRES(mutex_) {
-    MessageBuilder message;
-    while (!parts_.empty() && message.bytes() < kMessageBytes) {
-      Part part = std::move(parts_.front());
+    size_t bytes = 0;
+    outgoing_.clear();
+    while (!parts_.empty() && bytes < kMessageBytes) {
+      Parts parts = std::move(parts_.front());
       parts_.pop_front();
-      message.Append(std::move(part.message));
-      if (part.lease.bytes() > 0) written_leases_.push_back(std::move(part.lease));
-      ends_in_write_ += part.last ? 1 : 0;
+      bytes += parts.bytes;
+      std::move(parts.slices.begin(), parts.slices.end(), std::back_inserter(outgoing_));
+      if (parts.lease.bytes() > 0) written_leases_.push_back(std::move(parts.lease));
+      ends_in_write_ += parts.ends;
     }
-    context_.served_bytes.Add(message.bytes());
+    context_.served_bytes.Add(bytes);
     writing_ = true;
-    stream_.Write(message.Take(), Operation(&ReadCall::OnWritten));
+    stall_.Began(Weakly(&ReadCall::OnStallAlarm));
+    const grpc::ByteBuffer message(outgoing_.data(), outgoing_.size());
+    outgoing_.clear();
+    stream_.Write(message, Operation(&ReadCall::OnWritten));
   }
 
+  // The one way to the call's end.
   void FinishLocked(const absl::Status& status) PEERCHUNK_REQUIRES(mutex_) {
+    if (finished_) return;
+    if (reading_ || writing_) {  // gRPC allows no other operation beside it; what ends goes on.
+      if (!pending_finish_) pending_finish_ = status;
+      return;
+    }
     finished_ = true;
+    parts_.clear();
     for (auto& [id, read] : slow_) read->cancel.request_stop();
     stream_.Finish(FinalStatus(context_, status, grpc_), Operation(&ReadCall::OnFinished));
   }
@@ -397,13 +636,18 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   grpc::ServerContext grpc_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
   grpc::ByteBuffer incoming_;
+  v1::ReadBuildFileRequest request_;         // Of the queue's thread; used again.
   CallOperation* done_operation_ = nullptr;  // Owned by the queue once the call has begun.
+  std::string peer_;
   std::optional<ActiveCalls::Admission> admission_;
+  std::shared_ptr<ByteBudget::Account> account_;
 
   Mutex mutex_;
   std::map<uint64_t, std::shared_ptr<SlowRead>> slow_ PEERCHUNK_GUARDED_BY(mutex_);
-  std::deque<Part> parts_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::deque<Parts> parts_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::vector<grpc::Slice> outgoing_ PEERCHUNK_GUARDED_BY(mutex_);  // Used again.
   std::vector<ByteBudget::Lease> written_leases_ PEERCHUNK_GUARDED_BY(mutex_);
+  StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
   size_t ends_in_write_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   size_t under_way_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // Until their last part is written.
   bool reading_ PEERCHUNK_GUARDED_BY(mutex_) = false;
@@ -412,8 +656,10 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   bool draining_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool over_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool finished_ PEERCHUNK_GUARDED_BY(mutex_) = false;
-  // Last, so that it is gone before what it calls.
+  std::optional<absl::Status> pending_finish_ PEERCHUNK_GUARDED_BY(mutex_);
+  // Last, so that they are gone before what they call.
   std::optional<std::stop_callback<std::function<void()>>> on_drain_;
+  std::optional<std::stop_callback<std::function<void()>>> on_cancel_;
 };
 
 }  // namespace

@@ -8,18 +8,12 @@
 #include "service/wire.h"
 
 namespace peerchunk {
-namespace {
-
-constexpr uint64_t kDemandBytes = 1024 * 1024;  // A range at most this long is somebody waiting.
-
-}  // namespace
 
 ReadOptions ServedRange::Options() const {
   ReadOptions options;
   options.relays_left = relays_left;
   options.relayed = true;
-  options.priority =
-      prefetch || range.length > kDemandBytes ? Priority::kPrefetch : Priority::kDemand;
+  options.priority = prefetch ? Priority::kPrefetch : Priority::kDemand;
   return options;
 }
 

@@ -22,7 +22,7 @@ struct ServedRange {
   uint32_t relays_left = 0;         // 0: only what is present here.
   bool prefetch = false;            // As the reader says.
 
-  // How it is read: on behalf of another node, that long ranges are nobody's page fault.
+  // How it is read: on behalf of another node, which says whether somebody waits for it.
   ReadOptions Options() const;
 };
 

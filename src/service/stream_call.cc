@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <deque>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -11,25 +13,30 @@
 #include "service/extent_source.h"
 #include "service/framing.h"
 #include "service/served_range.h"
+#include "service/stall_watch.h"
 
 namespace peerchunk {
 namespace {
 
-// Read ahead of the message under way: the next window is there when that is written.
+// Read ahead of the message under way: the next piece is there when that is written.
 constexpr size_t kExtentsAhead = 2;
 
 // One GetBuildFile. Owned by its operations and tasks; gone with the last of them.
 //
-//   queue: OnRequest -> reader: Begin -> budget -> reader: Produce -> Write -> queue: OnWritten ->
-//   ...
+//   queue: OnRequest -> reader: Begin -> Drive
+//   Drive: Write, and meanwhile the next pieces: on this thread as long as they are in memory, else
+//          budget -> reader (or relay): Produce -> Drive
+//   queue: OnWritten -> Drive
 //
-// While one message is being written the next windows are read. `mutex_` guards what both sides
-// touch; at most one Produce runs at a time, and at most one Write. Finish is started by
-// FinishLocked alone, once.
+// `mutex_` guards what they share; one thread at a time produces (`producing_`), and at most one
+// Write is under way. Finish is started by FinishLocked alone, once.
 class StreamCall final : public std::enable_shared_from_this<StreamCall> {
  public:
   StreamCall(ServiceContext& context, grpc::ServerCompletionQueue* queue)
-      : context_(context), queue_(queue), writer_(&grpc_) {
+      : context_(context),
+        queue_(queue),
+        writer_(&grpc_),
+        stall_(&context.alarms, context.options.clock, context.options.stall_timeout) {
     context_.CallBegins();
   }
   ~StreamCall() { context_.CallEnds(); }
@@ -45,6 +52,11 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   void* Operation(void (StreamCall::*then)(bool)) {
     return static_cast<CallOperation*>(new MemberOperation<StreamCall>(shared_from_this(), then));
   }
+  std::function<void()> Weakly(void (StreamCall::*then)()) {
+    return [weak = weak_from_this(), then] {
+      if (const std::shared_ptr<StreamCall> self = weak.lock()) ((*self).*then)();
+    };
+  }
 
   void OnRequest(bool ok) {
     if (!ok) {  // The server is shutting down; gRPC never reports the end of a call that never
@@ -53,31 +65,35 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
       return;
     }
     AwaitStreamCall(context_, queue_);
-    auto admission = context_.active.Admit(PeerHost(grpc_.peer()));
+    const std::string peer = PeerHost(grpc_.peer());
+    auto admission = context_.active.Admit(peer);
     if (!admission.ok()) return Finish(admission.status());
     admission_.emplace(*std::move(admission));
-    // Requests beyond what the budget can turn over soon are shed at once rather than left to time
-    // out.
-    if (context_.budget->waiting() > context_.options.max_streams / 2) {
-      return Finish(
-          absl::ResourceExhaustedError("this node has no memory left for another stream"));
-    }
+    account_ = context_.budget->For(peer);
+    on_cancel_.emplace(context_.cancelling.get_token(), Weakly(&StreamCall::TryCancel));
     context_.readers.Run(Priority::kDemand, [self = shared_from_this()] { self->Begin(); });
   }
 
   // Runs when the call is over, for whatever reason.
   void OnDone(bool) {
+    const bool cancelled = grpc_.IsCancelled();
+    if (cancelled) cancel_.request_stop();
+    MutexLock lock(mutex_);
     done_operation_ = nullptr;
-    if (grpc_.IsCancelled()) cancel_.request_stop();
+    stall_.Stop();
+    if (wait_alarm_ != 0) context_.alarms.Cancel(std::exchange(wait_alarm_, 0));
+    if (cancelled && LeaveLineLocked()) FinishLocked(absl::CancelledError("the reader went away"));
   }
 
   void Begin() {
     const absl::Status status = Resolve();
-    MutexLock lock(mutex_);
-    producing_ = false;
-    if (!status.ok()) return FinishLocked(status);
-    all_read_ = !source_ || source_->done();
-    ProceedLocked();
+    {
+      MutexLock lock(mutex_);
+      producing_ = false;
+      if (!status.ok()) return FinishLocked(status);
+      all_read_ = !source_ || source_->done();
+    }
+    Drive();
   }
 
   absl::Status Resolve() {
@@ -96,33 +112,120 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     read_options_ = served_.Options();
     read_options_.cancellation = cancel_.get_token();
     call_deadline_ = DeadlineOf(*context_.options.clock, grpc_);
-    source_.emplace(std::move(served_.file), served_.range, served_.relays_left == 0);
+    source_.emplace(std::move(served_.file), served_.range, served_.relays_left == 0,
+                    context_.buffers);
     return absl::OkStatus();
   }
 
+  // Goes on with whatever can be done now: the next message, the next pieces, the end.
+  void Drive() {
+    while (true) {
+      {
+        MutexLock lock(mutex_);
+        ProceedLocked();
+        if (finished_ || pending_finish_ || producing_ || all_read_) return;
+        if (ready_.size() >= kExtentsAhead) return;
+        producing_ = true;
+      }
+      std::deque<OutgoingExtent> extents;
+      if (!TryProduce(extents)) return AskForMemory();
+      TakeIn(extents);
+    }
+  }
+
+  // What takes no waiting.
+  bool TryProduce(std::deque<OutgoingExtent>& extents) {
+    auto lease = account_->TryAcquire(read_options_.priority, source_->NextPieceBytes());
+    return lease && source_->TryRead(*lease, read_options_, extents);
+  }
+
+  // Produce goes on when there is memory for the next window.
+  void AskForMemory() {
+    const Priority lane = read_options_.priority;
+    const auto then = [self = shared_from_this(), lane](ByteBudget::Lease lease) {
+      // std::function wants copies; the one task that runs takes the lease out.
+      auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
+      self->context_.readers.Run(lane, [self, shared] { self->Produce(std::move(*shared)); });
+    };
+    const uint64_t bytes = source_->NextWindowBytes();
+    if (auto lease = account_->TryAcquire(lane, bytes)) return then(*std::move(lease));
+    MutexLock lock(mutex_);
+    // Once it has begun a stream is as patient as its reader.
+    if (source_->next_offset() == served_.range.offset) {
+      const absl::Duration longest = LongestWait(context_, lane);
+      wait_alarm_ = context_.alarms.At(context_.options.clock->Now() + longest,
+                                       Weakly(&StreamCall::OnWaitedTooLong));
+    }
+    ticket_ = account_->Acquire(lane, bytes, then);
+    if (cancel_.stop_requested() && LeaveLineLocked()) {
+      FinishLocked(absl::CancelledError("the reader went away"));
+    }
+  }
+
+  // True: it waited, and Produce will not run.
+  bool LeaveLineLocked() PEERCHUNK_REQUIRES(mutex_) {
+    if (ticket_ == 0) return false;
+    if (!account_->Forget(read_options_.priority, std::exchange(ticket_, 0))) return false;
+    producing_ = false;
+    return true;
+  }
+
+  void OnWaitedTooLong() {
+    MutexLock lock(mutex_);
+    wait_alarm_ = 0;
+    if (LeaveLineLocked()) FinishLocked(NoMemoryLeft());
+  }
+
   void Produce(ByteBudget::Lease lease) {
+    {
+      MutexLock lock(mutex_);
+      ticket_ = 0;
+      if (wait_alarm_ != 0) context_.alarms.Cancel(std::exchange(wait_alarm_, 0));
+    }
     if (cancel_.stop_requested()) return Finish(absl::CancelledError("the reader went away"));
+    ReadOptions options = read_options_;
+    if (source_->NextIsHere()) {
+      options.relays_left = 0;
+      return ProduceWindow(std::move(lease), options);
+    }
+    auto admission = context_.relaying.Admit(PeerHost(grpc_.peer()));
+    if (!admission.ok()) {
+      return Finish(absl::ResourceExhaustedError("this node relays as much as it may"));
+    }
+    auto shared = std::make_shared<std::pair<ByteBudget::Lease, ActiveCalls::Admission>>(
+        std::move(lease), *std::move(admission));
+    context_.relays.Run(options.priority, [self = shared_from_this(), shared, options] {
+      self->ProduceWindow(std::move(shared->first), options);
+    });
+  }
+
+  void ProduceWindow(ByteBudget::Lease lease, ReadOptions options) {
     std::deque<OutgoingExtent> extents;
     // A limit for this window, not for the stream: a long one may go on as long as it gets
     // somewhere.
-    read_options_.deadline =
+    options.deadline =
         std::min(call_deadline_, context_.options.clock->Now() + context_.options.relay_timeout);
-    const absl::Status status = source_->Read(std::move(lease), read_options_, extents);
+    const absl::Status status = source_->Read(std::move(lease), options, extents);
     if (!status.ok()) return Finish(status);
-    // The last message repeats the state as it is by then.
-    if (source_->done()) end_status_ = StatusNow(*context_.templates, served_);
-    MutexLock lock(mutex_);
-    for (OutgoingExtent& extent : extents) ready_.push_back(std::move(extent));
-    producing_ = false;
-    all_read_ = source_->done();
-    ProceedLocked();
+    TakeIn(extents);
+    Drive();
   }
 
-  // Starts whatever can be started now: the next window, the next message, the end.
+  // The producer hands over what it has and is none any more.
+  void TakeIn(std::deque<OutgoingExtent>& extents) {
+    // The last message repeats the state as it is by then.
+    const bool done = source_->done();
+    const BuildStatus status = done ? StatusNow(*context_.templates, served_) : served_.head.status;
+    MutexLock lock(mutex_);
+    if (done) end_status_ = status;
+    for (OutgoingExtent& extent : extents) ready_.push_back(std::move(extent));
+    producing_ = false;
+    all_read_ = done;
+  }
+
   void ProceedLocked() PEERCHUNK_REQUIRES(mutex_) {
-    if (finished_) return;
-    if (!producing_ && !all_read_ && ready_.size() < kExtentsAhead) StartProducingLocked();
-    if (writing_ || (ready_.empty() && !all_read_)) return;
+    if (finished_ || writing_ || (ready_.empty() && !all_read_)) return;
+    if (pending_finish_) return;
     if (last_sent_) return FinishLocked(absl::OkStatus());
 
     std::optional<FileHead> head;
@@ -141,29 +244,29 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     const grpc::ByteBuffer message = FrameMessage(head, extent, end).ToByteBuffer();
     context_.served_bytes.Add(message.Length());
     writing_ = true;
+    stall_.Began(Weakly(&StreamCall::OnStallAlarm));
     writer_.Write(message, Operation(&StreamCall::OnWritten));
-    if (!producing_ && !all_read_ && ready_.size() < kExtentsAhead) StartProducingLocked();
-  }
-
-  // Asks for the memory of the next window; it is read once that is there.
-  void StartProducingLocked() PEERCHUNK_REQUIRES(mutex_) {
-    producing_ = true;
-    context_.budget->Acquire(
-        source_->NextWindowBytes(), [self = shared_from_this()](ByteBudget::Lease lease) {
-          // std::function wants copies; the one task that runs takes the lease out.
-          auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
-          self->context_.readers.Run(self->read_options_.priority,
-                                     [self, shared] { self->Produce(std::move(*shared)); });
-        });
   }
 
   void OnWritten(bool ok) {
-    MutexLock lock(mutex_);
-    writing_ = false;
-    if (!ok) return FinishLocked(absl::CancelledError("the reader went away"));
-    if (pending_finish_) return FinishLocked(*std::exchange(pending_finish_, std::nullopt));
-    ProceedLocked();
+    {
+      MutexLock lock(mutex_);
+      writing_ = false;
+      stall_.Ended();
+      if (!ok) return FinishLocked(absl::CancelledError("the reader went away"));
+      if (pending_finish_) return FinishLocked(*std::exchange(pending_finish_, std::nullopt));
+    }
+    Drive();
   }
+
+  void OnStallAlarm() {
+    MutexLock lock(mutex_);
+    if (!stall_.Stalled(Weakly(&StreamCall::OnStallAlarm))) return;
+    context_.stalled_calls.Add();
+    grpc_.TryCancel();
+  }
+
+  void TryCancel() { grpc_.TryCancel(); }
 
   void Finish(const absl::Status& status) {
     MutexLock lock(mutex_);
@@ -194,17 +297,20 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   CallOperation* done_operation_ = nullptr;  // Owned by the queue once the call has begun.
   std::stop_source cancel_;
   std::optional<ActiveCalls::Admission> admission_;
+  std::shared_ptr<ByteBudget::Account> account_;
 
-  // Written by Begin and Produce, of which one runs at a time. What Produce writes is read under
-  // the lock only when it is not under way (producing_ is false).
+  // Written by Begin and by whoever produces, of which one runs at a time.
   ServedRange served_;
-  BuildStatus end_status_;
   ReadOptions read_options_;
   absl::Time call_deadline_;
   std::optional<ExtentSource> source_;
 
   Mutex mutex_;
   std::deque<OutgoingExtent> ready_ PEERCHUNK_GUARDED_BY(mutex_);
+  BuildStatus end_status_;  // Written by who produces, before `all_read_`.
+  ByteBudget::Ticket ticket_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  Alarms::Id wait_alarm_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
   bool producing_ PEERCHUNK_GUARDED_BY(mutex_) = true;  // Begin counts as the first.
   bool all_read_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool writing_ PEERCHUNK_GUARDED_BY(mutex_) = false;
@@ -212,6 +318,8 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   bool last_sent_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool finished_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> pending_finish_ PEERCHUNK_GUARDED_BY(mutex_);
+  // Last, so that it is gone before what it calls.
+  std::optional<std::stop_callback<std::function<void()>>> on_cancel_;
 };
 
 }  // namespace

@@ -95,8 +95,10 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   std::vector<Loaded> TakeIdle();
   void OnEvict(const BuildFileId& id);
 
+  enum class WithFile : uint8_t { kNo, kIfOpen, kYes };
   absl::StatusOr<std::optional<ServedFile>> ResolveRecorded(const BuildFileId& id,
-                                                            bool even_if_durable, bool with_file);
+                                                            bool even_if_durable,
+                                                            WithFile with_file);
   absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id);
   ServedFile ResolveLoaded(const BuildFileId& id, bool with_file);
   std::shared_ptr<BuildFile> Watched(std::shared_ptr<BuildFile> file);
@@ -453,15 +455,23 @@ void TemplateCache::Impl::OnEvict(const BuildFileId& id) {
 
 absl::StatusOr<ServedFile> TemplateCache::Resolve(const BuildFileId& id, bool even_if_durable,
                                                   bool with_file) {
+  const auto file = with_file ? Impl::WithFile::kYes : Impl::WithFile::kNo;
   PEERCHUNK_ASSIGN_OR_RETURN(std::optional<ServedFile> served,
-                             impl_->ResolveRecorded(id, even_if_durable, with_file));
+                             impl_->ResolveRecorded(id, even_if_durable, file));
   if (served) return *std::move(served);
   return impl_->ResolveLoaded(id, with_file);
 }
 
+absl::StatusOr<ServedFile> TemplateCache::ResolveOpen(const BuildFileId& id, bool even_if_durable) {
+  PEERCHUNK_ASSIGN_OR_RETURN(std::optional<ServedFile> served,
+                             impl_->ResolveRecorded(id, even_if_durable, Impl::WithFile::kIfOpen));
+  if (served) return *std::move(served);
+  return impl_->ResolveLoaded(id, true);
+}
+
 // Nothing when the build was not paused here.
 absl::StatusOr<std::optional<ServedFile>> TemplateCache::Impl::ResolveRecorded(
-    const BuildFileId& id, bool even_if_durable, bool with_file) {
+    const BuildFileId& id, bool even_if_durable, WithFile with_file) {
   while (true) {
     const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id.build);
     if (build == nullptr) return std::nullopt;
@@ -482,8 +492,14 @@ absl::StatusOr<std::optional<ServedFile>> TemplateCache::Impl::ResolveRecorded(
       return served;
     }
     served.head.availability = Availability::kAvailable;
-    if (!with_file) return served;
-    absl::StatusOr<std::shared_ptr<BuildFile>> file = OpenRecorded(id);
+    if (with_file == WithFile::kNo) return served;
+    absl::StatusOr<std::shared_ptr<BuildFile>> file;
+    if (with_file == WithFile::kIfOpen) {
+      file = store.Lookup(id);
+      if (*file == nullptr) return served;
+    } else {
+      file = OpenRecorded(id);
+    }
     if (!file.ok()) {
       // Removed since the look: look again.
       if (absl::IsNotFound(file.status()) && options.registry->Find(id.build) != build) continue;

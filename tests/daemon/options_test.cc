@@ -76,6 +76,8 @@ TEST_F(OptionsTest, EveryOptionCanBeGivenInEachOfTheThreeWays) {
       {"insecure-plaintext", {"true", "false", "true"}},
       {"read-threads", {"1", "2", "3"}},
       {"max-streams", {"1", "2", "3"}},
+      {"max-streams-per-peer", {"1", "2", "3"}},
+      {"max-bytes-in-flight", {"2MiB", "3MiB", "4MiB"}},
       {"cache-capacity", {"1MiB", "2MiB", "3MiB"}},
       {"chunk-size", {"4KiB", "8KiB", "12KiB"}},
       {"fetch-threads", {"1", "2", "3"}},

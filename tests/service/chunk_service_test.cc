@@ -16,6 +16,7 @@
 #include "tests/service/answers.h"
 #include "tests/service/served_builds.h"
 #include "tests/support/memory_storage.h"
+#include "tests/support/simulated_clock.h"
 
 namespace peerchunk {
 namespace {
@@ -363,6 +364,21 @@ TEST(ChunkServiceTest, CancelledReadersLeaveNothingBehind) {
   served.Stop();
 }
 
+TEST(ChunkServiceTest, CallsUnderWayAtTheDeadlineOfItsEndAreCancelled) {
+  ServedBuilds served;
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 24 * 1024 * 1024});
+  served.Add(build);
+  const auto stream = served.Client()->GetBuildFile({.file = {build.id, FileKind::kMemfile}}, {});
+  auto first = stream->Next(absl::InfiniteFuture());
+  ASSERT_TRUE(first.ok() && first->has_value());
+  std::thread end([&] { served.service->Shutdown(Clock::Real().Now() + absl::Milliseconds(1)); });
+  served.server->Shutdown();  // Waits for calls, however long they take: this one is not read.
+  end.join();
+  absl::StatusOr<std::optional<PeerMessage>> message = stream->Next(absl::InfiniteFuture());
+  while (message.ok() && message->has_value()) message = stream->Next(absl::InfiniteFuture());
+  EXPECT_FALSE(message.ok()) << "the stream ended as if it were whole";
+}
+
 TEST(ChunkServiceTest, CallersStopTokenEndsTheCall) {
   ServedBuilds served;
   const TestBuild build = MakeTestBuild({.memfile_bytes = 24 * 1024 * 1024});
@@ -413,7 +429,8 @@ TEST(ChunkServiceTest, OneStreamTooManyIsRefusedAtOnceWithAHint) {
 }
 
 TEST(ChunkServiceTest, ManyReadersShareASmallBudget) {
-  ServedBuilds served({.max_bytes_in_flight = 2 * 1024 * 1024});
+  test::SimulatedClock patient;  // No wait is too long.
+  ServedBuilds served({.max_bytes_in_flight = 2 * 1024 * 1024, .clock = &patient});
   const TestBuild build = MakeTestBuild({.memfile_bytes = 6 * 1024 * 1024});
   served.Add(build);
   std::vector<std::thread> readers;

@@ -29,16 +29,26 @@ struct Result {
   absl::Status status;
 };
 
+ExtentSource SourceOf(std::shared_ptr<BuildFile> file, ByteRange range, bool present_only = false) {
+  return ExtentSource(std::move(file), range, present_only, std::make_shared<BufferPool>(4 * kMiB));
+}
+
 // Reads the whole range as a peer would, checking what a peer checks.
 Result ReadAll(ExtentSource& source, uint64_t offset) {
-  auto budget = std::make_shared<ByteBudget>(8 * kMiB);
+  auto budget = std::make_shared<ByteBudget>(ByteBudget::Options{.limit_bytes = 8 * kMiB});
+  const auto account = budget->For("peer");
   Result result;
   uint64_t next = offset;
   while (!source.done()) {
-    ByteBudget::Lease lease;
-    budget->Acquire(source.NextWindowBytes(), [&](ByteBudget::Lease l) { lease = std::move(l); });
     std::deque<OutgoingExtent> extents;
-    result.status = source.Read(std::move(lease), {}, extents);
+    auto lease = account->TryAcquire(Priority::kDemand, source.NextPieceBytes());
+    if (!source.TryRead(*lease, {}, extents)) {
+      EXPECT_TRUE(extents.empty());
+      lease.reset();
+      lease = account->TryAcquire(Priority::kDemand, source.NextWindowBytes());
+      result.status = source.Read(*std::move(lease), {}, extents);
+      lease.reset();
+    }
     if (!result.status.ok()) break;
     for (const OutgoingExtent& extent : extents) {
       EXPECT_EQ(extent.offset, next);
@@ -46,7 +56,7 @@ Result ReadAll(ExtentSource& source, uint64_t offset) {
       if (extent.data) {
         const std::string_view data(reinterpret_cast<const char*>(extent.data->begin()),
                                     extent.data->size());
-        EXPECT_LE(data.size(), ExtentSource::kWindowBytes);
+        EXPECT_LE(data.size(), kMaxDataRunBytes);
         EXPECT_EQ(Crc32c(data), extent.crc32c);
         result.bytes.append(data);
         next += data.size();
@@ -72,7 +82,9 @@ TEST(ExtentSourceTest, AnyRangeOfAnyFileComesOutByteForByte) {
     }
     const uint64_t offset = random() % (bytes.size() + 1);
     const uint64_t length = random() % (bytes.size() - offset + 1);
-    ExtentSource source(std::make_shared<FakeBuildFile>(kFile, bytes), {offset, length}, false);
+    auto file = std::make_shared<FakeBuildFile>(kFile, bytes);
+    file->in_memory = round % 2 == 0;
+    ExtentSource source = SourceOf(file, {offset, length});
     const Result result = ReadAll(source, offset);
     ASSERT_TRUE(result.status.ok());
     ASSERT_EQ(result.bytes, bytes.substr(offset, length)) << "round " << round;
@@ -83,17 +95,17 @@ TEST(ExtentSourceTest, AnyRangeOfAnyFileComesOutByteForByte) {
 TEST(ExtentSourceTest, LongRunsOfZerosDoNotTravel) {
   std::string bytes = Noise(3 * kMiB, 1);
   std::fill_n(bytes.begin() + kMiB / 2, kMiB, '\0');
-  ExtentSource source(std::make_shared<FakeBuildFile>(kFile, bytes), {0, bytes.size()}, false);
+  ExtentSource source = SourceOf(std::make_shared<FakeBuildFile>(kFile, bytes), {0, bytes.size()});
   EXPECT_EQ(ReadAll(source, 0).zero_bytes, kMiB);
 }
 
 TEST(ExtentSourceTest, ShortRunsOfZerosTravelAsData) {
   std::string bytes = Noise(kMiB, 1);
   std::fill_n(bytes.begin() + kPageBytes, kMinZeroRunBytes - kPageBytes, '\0');
-  ExtentSource source(std::make_shared<FakeBuildFile>(kFile, bytes), {0, bytes.size()}, false);
+  ExtentSource source = SourceOf(std::make_shared<FakeBuildFile>(kFile, bytes), {0, bytes.size()});
   const Result result = ReadAll(source, 0);
   EXPECT_EQ(result.zero_bytes, 0);
-  EXPECT_EQ(result.extents, 1);
+  EXPECT_EQ(result.extents, kMiB / kMaxDataRunBytes);
 }
 
 TEST(ExtentSourceTest, RunsThatAreKnownAreSentAsTheyAre) {
@@ -108,7 +120,7 @@ TEST(ExtentSourceTest, RunsThatAreKnownAreSentAsTheyAre) {
           {.offset = 1, .length = out.size() - 1, .zero = true, .crc32c = 0}};
     }
   };
-  ExtentSource source(std::make_shared<Known>(kFile, Noise(kMiB, 8)), {0, kMiB}, false);
+  ExtentSource source = SourceOf(std::make_shared<Known>(kFile, Noise(kMiB, 8)), {0, kMiB});
   std::deque<OutgoingExtent> extents;
   ASSERT_TRUE(source.Read({}, {}, extents).ok());
   ASSERT_EQ(extents.size(), 2u);
@@ -119,8 +131,8 @@ TEST(ExtentSourceTest, RunsThatAreKnownAreSentAsTheyAre) {
 }
 
 TEST(ExtentSourceTest, PageOfZerosAskedForAloneDoesNotTravel) {
-  ExtentSource source(std::make_shared<FakeBuildFile>(kFile, std::string(kMiB, '\0')),
-                      {kPageBytes, kPageBytes}, false);
+  ExtentSource source = SourceOf(std::make_shared<FakeBuildFile>(kFile, std::string(kMiB, '\0')),
+                                 {kPageBytes, kPageBytes});
   EXPECT_EQ(ReadAll(source, kPageBytes).zero_bytes, kPageBytes);
 }
 
@@ -128,7 +140,7 @@ TEST(ExtentSourceTest, PresentOnlyStopsAtTheFirstMissingBlock) {
   const std::string bytes = Noise(3 * kMiB, 2);
   auto file = std::make_shared<FakeBuildFile>(kFile, bytes);
   file->present = kMiB + 3 * kPageBytes;
-  ExtentSource source(file, {0, bytes.size()}, true);
+  ExtentSource source = SourceOf(file, {0, bytes.size()}, true);
   const Result result = ReadAll(source, 0);
   EXPECT_TRUE(result.status.ok());
   EXPECT_EQ(result.bytes, bytes.substr(0, file->present));
@@ -136,8 +148,37 @@ TEST(ExtentSourceTest, PresentOnlyStopsAtTheFirstMissingBlock) {
   EXPECT_EQ(source.next_offset(), file->present);
 }
 
+TEST(ExtentSourceTest, WhatIsHereDoesNotWaitForWhatIsNot) {
+  const std::string bytes = Noise(kMiB, 2);
+  auto file = std::make_shared<FakeBuildFile>(kFile, bytes);
+  file->present = 3 * kPageBytes;
+  ExtentSource source = SourceOf(file, {0, bytes.size()});
+  EXPECT_TRUE(source.NextIsHere());
+  std::deque<OutgoingExtent> extents;
+  ASSERT_TRUE(source.Read({}, {}, extents).ok());
+  EXPECT_EQ(source.next_offset(), file->present);
+  EXPECT_FALSE(source.NextIsHere());
+  ASSERT_TRUE(source.Read({}, {}, extents).ok());
+  EXPECT_TRUE(source.done());
+}
+
+TEST(BufferPoolTest, BuffersAreUsedAgainAndFewAreKept) {
+  auto pool = std::make_shared<BufferPool>(BufferPool::kSmallBytes + BufferPool::kLargeBytes);
+  const char* first = nullptr;
+  {
+    const BufferPool::Buffer one = pool->Take(BufferPool::kSmallBytes);
+    const BufferPool::Buffer two = pool->Take(BufferPool::kSmallBytes - 1);
+    const BufferPool::Buffer large = pool->Take(BufferPool::kSmallBytes + 1);
+    const BufferPool::Buffer tiny = pool->Take(1);
+    first = two.data();
+    EXPECT_EQ(pool->idle_bytes(), 0);
+  }
+  EXPECT_EQ(pool->idle_bytes(), BufferPool::kSmallBytes + BufferPool::kLargeBytes);
+  EXPECT_EQ(pool->Take(BufferPool::kSmallBytes).data(), first);
+}
+
 TEST(ExtentSourceTest, EmptyRangeIsDoneAtOnce) {
-  ExtentSource source(std::make_shared<FakeBuildFile>(kFile, "abc"), {3, 0}, false);
+  ExtentSource source = SourceOf(std::make_shared<FakeBuildFile>(kFile, "abc"), {3, 0});
   EXPECT_TRUE(source.done());
   EXPECT_EQ(source.NextWindowBytes(), 0);
 }
@@ -145,7 +186,7 @@ TEST(ExtentSourceTest, EmptyRangeIsDoneAtOnce) {
 TEST(ExtentSourceTest, ReadErrorIsReturnedAndNothingEmitted) {
   auto file = std::make_shared<FakeBuildFile>(kFile, Noise(kMiB, 3));
   file->read_error = absl::DataLossError("flipped");
-  ExtentSource source(file, {0, kMiB}, false);
+  ExtentSource source = SourceOf(file, {0, kMiB});
   const Result result = ReadAll(source, 0);
   EXPECT_EQ(result.status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(result.extents, 0);

@@ -109,5 +109,41 @@ TEST(FramingTest, ZeroRunCarriesNoData) {
   EXPECT_FALSE(decoded->message().last);
 }
 
+TEST(FramingTest, WholeAnswersAreTheSameBytesAsParts) {
+  for (const uint64_t id : {uint64_t{0}, uint64_t{1}, UINT64_MAX}) {
+    for (const uint64_t offset : {uint64_t{0}, uint64_t{4096}, uint64_t{1} << 63}) {
+      for (const uint64_t length : {0, 1, 4096, 65536}) {
+        for (const uint32_t crc : {0u, 0x89abcdefu}) {
+          for (const bool zero : {false, true}) {
+            const std::string data(zero ? 0 : length, 'x');
+            std::optional<OutgoingExtent> extent;
+            if (length > 0) {
+              extent.emplace(OutgoingExtent{.offset = offset,
+                                            .zero_length = zero ? length : 0,
+                                            .crc32c = zero ? 0 : crc,
+                                            .data = {}});
+              if (!zero) extent->data = grpc::Slice(data);
+            }
+            const std::string expected = Bytes(FramePart(
+                id, FrameMessage(SomeHead(), extent,
+                                 OutgoingEnd{SomeHead().status, offset + length, false})));
+            const WholeAnswerFramer framer(SomeHead());
+            std::string got(framer.MostBytes(), '?');
+            auto* const begin = reinterpret_cast<uint8_t*>(got.data());
+            const auto written = static_cast<size_t>(
+                framer.Write(id, offset, zero ? length : 0, crc, data.size(), begin) - begin);
+            ASSERT_LE(written, framer.MostBytes());
+            got.resize(written);
+            v1::ReadBuildFileResponse parsed;
+            ASSERT_TRUE(parsed.ParseFromString(expected));
+            ASSERT_EQ(parsed.SerializeAsString(), expected);
+            ASSERT_EQ(got + data, expected);
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace peerchunk

@@ -13,6 +13,7 @@
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "tests/service/answers.h"
 #include "tests/service/served_builds.h"
+#include "tests/support/simulated_clock.h"
 
 namespace peerchunk {
 namespace {
@@ -99,7 +100,8 @@ TEST(ReadCallTest, ManyReadersShareOneStream) {
 }
 
 TEST(ReadCallTest, ManyReadsWaitForASmallBudget) {
-  ServedBuilds served({.max_bytes_in_flight = 2 * 1024 * 1024});
+  test::SimulatedClock patient;  // No wait is too long.
+  ServedBuilds served({.max_bytes_in_flight = 2 * 1024 * 1024, .clock = &patient});
   const TestBuild build = MakeTestBuild({.memfile_bytes = 8 * 1024 * 1024});
   served.Add(build);
   const std::string& memfile = build.files.at(FileKind::kMemfile);
@@ -137,6 +139,43 @@ TEST(ReadCallTest, ByteFlippedAfterThePauseIsDataLossForItsReadAlone) {
   Answer answer;
   ReadToEnd(*good, 1024 * 1024, answer);
   EXPECT_TRUE(answer.status.ok()) << answer.status;
+}
+
+// The checksum that a reader gets is that of the bytes that were checked, however it asks.
+TEST(ReadCallTest, BytesThatChangeAfterTheirFirstCheckDoNotMatchTheirChecksum) {
+  ServedBuilds served;
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 3 * 1024 * 1024});
+  served.Add(build);
+  const BuildFileId file{build.id, FileKind::kMemfile};
+  const std::string& memfile = build.files.at(FileKind::kMemfile);
+  const std::string page = memfile.substr(kPageBytes, kPageBytes);
+  const PeerRequest request{.file = file, .offset = kPageBytes, .length = kPageBytes};
+  ASSERT_EQ(Read(*served.Client(), request).bytes, page);
+  const File raw = *File::Open(served.registry->PathOf(file), O_RDWR);
+  for (const uint64_t at : {kPageBytes + 9, 2 * kPageBytes + 9}) {
+    const char flipped = static_cast<char>(memfile[at] ^ 1);
+    ASSERT_TRUE(raw.WriteAt(at, std::string_view(&flipped, 1)).ok());
+  }
+  for (const PeerLane lane : {PeerLane::kDemand, PeerLane::kBulk}) {
+    const auto stream = served.Client(lane)->GetBuildFile(request, {});
+    const auto message = stream->Next(absl::InfiniteFuture());
+    if (!message.ok()) {
+      EXPECT_EQ(message.status().code(), absl::StatusCode::kDataLoss);
+      continue;
+    }
+    ASSERT_TRUE(message->has_value() && (*message)->extent);
+    std::string data;
+    for (const std::string_view piece : (*message)->extent->pieces) data.append(piece);
+    EXPECT_NE(data, page);
+    EXPECT_EQ((*message)->extent->crc32c, Crc32c(page));
+  }
+  std::string out(kPageBytes, '?');
+  const auto held = served.templates->Resolve(file, true, true);
+  ASSERT_TRUE(held.ok() && held->file != nullptr);
+  for (const uint64_t at : {kPageBytes, 2 * kPageBytes}) {
+    EXPECT_EQ(held->file->ReadAt(at, absl::MakeSpan(out), {}).status().code(),
+              absl::StatusCode::kDataLoss);
+  }
 }
 
 TEST(ReadCallTest, ReadsThatNobodyWaitsForLeaveNothingBehind) {
@@ -199,9 +238,9 @@ class RawReadsTest : public testing::Test {
       for (const v1::FileReadPart& part : response.parts()) {
         codes.emplace(part.id(), part.error().code());
         if (!part.has_error()) {
-          EXPECT_EQ(
-              part.message().extent().data(),
-              build_.files.at(FileKind::kMemfile).substr(part.message().extent().offset(), 4096));
+          const v1::Extent& extent = part.message().extent();
+          const std::string& memfile = build_.files.at(FileKind::kMemfile);
+          EXPECT_TRUE(extent.data() == memfile.substr(extent.offset(), extent.data().size()));
         }
       }
     }
@@ -241,11 +280,63 @@ TEST_F(RawReadsTest, AWrongReadFailsAlone) {
 
 TEST_F(RawReadsTest, TwoReadsOfOneIdAreRefused) {
   v1::ReadBuildFileRequest request;
-  // Too long to be answered on the spot, so both are under way.
-  AddRead(request, 7)->mutable_read()->set_length(1024 * 1024 + 1);
-  AddRead(request, 7)->mutable_read()->set_length(1024 * 1024 + 1);
+  // Good ones, too long to be answered on the spot, so both are under way.
+  AddRead(request, 7)->mutable_read()->set_length(128 * 1024);
+  AddRead(request, 7)->mutable_read()->set_length(128 * 1024);
   const auto codes = Ask(request, 2);
-  EXPECT_EQ(codes.count(7), 2u);
+  const std::multimap<uint64_t, int> expected{{7, 3}, {7, 0}};  // The refusal comes first.
+  EXPECT_EQ(codes, expected);
+}
+
+TEST_F(RawReadsTest, ReadsOfOneMessageBeyondWhatAStreamMayHaveUnderWayAreRefused) {
+  v1::ReadBuildFileRequest request;
+  for (uint64_t id = 1; id <= 600; ++id) AddRead(request, id);
+  const auto codes = Ask(request, 600);
+  for (const auto& [id, code] : codes) EXPECT_EQ(code, id <= 512 ? 0 : 8) << id;
+  EXPECT_EQ(codes.size(), 600u);
+}
+
+TEST_F(RawReadsTest, AMessageOfReadsWithoutNumberEndsTheStreamUnparsed) {
+  v1::ReadBuildFileRequest request;
+  for (uint64_t id = 1; id <= 13'026; ++id) request.add_reads()->set_id(id);
+  EXPECT_LT(request.ByteSizeLong(), 70'000u);
+  grpc::ClientContext context;
+  const auto stream = stub_->ReadBuildFile(&context);
+  EXPECT_TRUE(stream->Write(request));
+  v1::ReadBuildFileResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+// gRPC allows no Finish beside a Write: the end waits until the answers under way are written.
+TEST_F(RawReadsTest, AMalformedRequestBehindAnswersUnderWayEndsTheStreamAfterThem) {
+  v1::ReadBuildFileRequest reads;
+  for (uint64_t id = 1; id <= 400; ++id) {
+    AddRead(reads, id)->mutable_read()->set_length(256 * 1024);
+  }
+  grpc::GenericStub stub(
+      grpc::CreateChannel(served_.address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, "/peerchunk.v1.ChunkService/ReadBuildFile", &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  call->StartCall(&tag);
+  queue.Next(&tag, &ok);
+  for (const std::string& bytes : {reads.SerializeAsString(), std::string("\xff\xff\xff")}) {
+    grpc::Slice slice(bytes);
+    call->Write(grpc::ByteBuffer(&slice, 1), &tag);
+    queue.Next(&tag, &ok);
+  }
+  grpc::ByteBuffer answer;
+  do {
+    call->Read(&answer, &tag);
+    queue.Next(&tag, &ok);
+  } while (ok);
+  grpc::Status status;
+  call->Finish(&status, &tag);
+  queue.Next(&tag, &ok);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(RawReadsTest, MalformedRequestEndsTheStream) {

@@ -18,28 +18,42 @@ class ServerBuilder;
 namespace peerchunk {
 
 // The server side: answers peers' GetBuildFileInfo, GetBuildFile and ReadBuildFile from what
-// TemplateCache::Resolve pins. Completion queues with their own threads; disk reads on a pool of
-// their own, so that nothing blocks a queue; no thread per stream. Whoever owns the grpc::Server
-// calls, in this order:
+// TemplateCache::Resolve pins. Completion queues with their own threads, which serve what is in
+// memory; disk reads on a pool of their own, and reads that other nodes are asked for on another,
+// so that neither holds up what is here; no thread per stream. Whoever owns the grpc::Server calls,
+// in this order:
 //   RegisterWith(builder)   before BuildAndStart: adds the service and its completion queues
 //   Start()                 after BuildAndStart: starts the threads
 //   BeginShutdown()         before the server's own Shutdown, which waits for calls: readers' long-
 //                           lived streams end as soon as nothing is under way on them
-//   Shutdown(deadline)      after the server's own Shutdown: drains the queues, joins the threads
+//   Shutdown(deadline)      after the server's own Shutdown, or beside one that waits for calls: waits
+//                           for them until the deadline, then cancels them; drains the queues, joins
+//                           the threads
 class ChunkService {
  public:
   struct Options {
     size_t queue_threads = 2;
     size_t read_threads = 4;
-    // Memory that all streams together may hold in messages under way; a stream waits its turn, a
-    // new one beyond `max_streams` is refused at once with RESOURCE_EXHAUSTED and a retry hint.
+    // Memory that all streams together may hold in messages under way. One peer gets at most a
+    // quarter of it, and at most half of what the others leave. Streams wait their turn, demand
+    // first; what would wait too long, and a stream beyond `max_streams`, is refused with
+    // RESOURCE_EXHAUSTED and a retry hint.
     uint64_t max_bytes_in_flight = 64 * 1024 * 1024;
+    uint64_t demand_reserve_bytes = 8 * 1024 * 1024;  // Of these, never given to prefetch.
+    absl::Duration longest_demand_wait = absl::Milliseconds(50);  // Of a request's first bytes.
+    absl::Duration longest_prefetch_wait = absl::Seconds(1);
+    // A call whose message makes no way for so long is cancelled: its reader does not read.
+    absl::Duration stall_timeout = absl::Seconds(30);
     size_t max_streams = 1024;
     size_t max_streams_per_peer = 256;
     absl::Duration retry_hint = absl::Milliseconds(100);
     // For the reads of what this node has to fetch on a peer's behalf; the peer's own deadline
     // holds too.
     absl::Duration relay_timeout = absl::Seconds(30);
+    // Reads on a peer's behalf at once, and those that wait for it; more are refused as above.
+    size_t relay_threads = 8;
+    size_t max_relays = 64;
+    size_t max_relays_per_peer = 32;
     Clock* clock = &Clock::Real();
     Metrics* metrics = nullptr;  // Borrowed; required.
   };

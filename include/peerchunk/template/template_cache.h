@@ -115,6 +115,10 @@ class TemplateCache {
   // paused here whose file is gone or cut short.
   absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
 
+  // As Resolve with a file, for threads that must not wait for the disk: of a file that is not
+  // open, the head alone.
+  absl::StatusOr<ServedFile> ResolveOpen(const BuildFileId& id, bool even_if_durable);
+
   // The sources given for a loaded build and its layers, or recorded when a child was paused here.
   std::vector<std::string> SourcesOf(const BuildId& id) const;
   std::vector<BuildId> LoadedBuilds() const;

@@ -1,0 +1,255 @@
+// Memory divided between peers that read, peers that do not, and peers that ask for more than there
+// is.
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "peerchunk/v1/chunk_service.grpc.pb.h"
+#include "tests/service/answers.h"
+#include "tests/service/served_builds.h"
+#include "tests/support/simulated_clock.h"
+
+namespace peerchunk {
+namespace {
+
+using test::Answer;
+using test::MakeTestBuild;
+using test::Read;
+using test::ServedBuilds;
+using test::TestBuild;
+
+// Asks for much and reads nothing of it, as a peer of its own or as the one that tests read as.
+class NeverReads {
+ public:
+  NeverReads(const std::string& address, const TestBuild& build)
+      : stub_(v1::ChunkService::NewStub(
+            grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))),
+        build_(build) {}
+  ~NeverReads() {
+    for (auto& context : contexts_) context->TryCancel();
+  }
+
+  void AskForWholeFiles(int count) {
+    for (int i = 0; i < count; ++i) {
+      v1::GetBuildFileRequest request;
+      Fill(request);
+      streams_.push_back(stub_->GetBuildFile(NewContext(), request));
+    }
+  }
+  void AskForReads(int count) {
+    v1::ReadBuildFileRequest request;
+    for (int i = 0; i < count; ++i) {
+      v1::FileRead* const read = request.add_reads();
+      read->set_id(static_cast<uint64_t>(i) + 1);
+      Fill(*read->mutable_read());
+      read->mutable_read()->set_length(kMiB);
+    }
+    reads_ = stub_->ReadBuildFile(NewContext());
+    EXPECT_TRUE(reads_->Write(request));
+  }
+  grpc::Status EndOfFirstStream() {
+    v1::GetBuildFileResponse response;
+    while (streams_.front()->Read(&response)) {
+    }
+    return streams_.front()->Finish();
+  }
+
+ private:
+  grpc::ClientContext* NewContext() {
+    contexts_.push_back(std::make_unique<grpc::ClientContext>());
+    return contexts_.back().get();
+  }
+  void Fill(v1::GetBuildFileRequest& request) const {
+    request.set_build_id(build_.id.ToString());
+    request.set_file(v1::BUILD_FILE_MEMFILE);
+  }
+
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts_;
+  const std::unique_ptr<v1::ChunkService::Stub> stub_;
+  const TestBuild& build_;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GetBuildFileResponse>>> streams_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::ReadBuildFileRequest, v1::ReadBuildFileResponse>>
+      reads_;
+};
+
+constexpr uint64_t kLimit = 8 * kMiB;
+
+class FairShareTest : public testing::Test {
+ protected:
+  FairShareTest() : build_(MakeTestBuild({.memfile_bytes = 32 * kMiB})) {}
+
+  ChunkService::Options Options() {
+    return {.max_bytes_in_flight = kLimit,
+            .demand_reserve_bytes = kMiB,
+            .stall_timeout = absl::Hours(10),
+            .clock = &clock_};
+  }
+  void Serve(const ChunkService::Options& options) {
+    served_ = std::make_unique<ServedBuilds>(options);
+    served_->Add(build_);
+  }
+  int64_t Gauge(const char* name) { return served_->metrics.gauge(name).value(); }
+  int64_t InFlight() { return Gauge("peerchunk_served_bytes_in_flight"); }
+  static void Await(const std::function<bool()>& condition) {
+    while (!condition()) std::this_thread::yield();
+  }
+  void ExpectServed(ServedBuilds& served) {
+    const std::string& memfile = build_.files.at(FileKind::kMemfile);
+    const BuildFileId file{build_.id, FileKind::kMemfile};
+    for (uint64_t offset = 0; offset < 64 * kPageBytes; offset += kPageBytes) {
+      const Answer page = Read(*served.Client(PeerLane::kDemand),
+                               {.file = file, .offset = offset, .length = kPageBytes});
+      ASSERT_TRUE(page.status.ok()) << page.status;
+      ASSERT_TRUE(page.bytes == memfile.substr(offset, kPageBytes));
+    }
+    const Answer whole = Read(*served.Client(PeerLane::kBulk), {.file = file, .prefetch = true});
+    ASSERT_TRUE(whole.status.ok()) << whole.status;
+    ASSERT_TRUE(whole.bytes == memfile);
+  }
+
+  test::SimulatedClock clock_;
+  const TestBuild build_;
+  std::unique_ptr<ServedBuilds> served_;
+};
+
+TEST_F(FairShareTest, APeerThatNeverReadsStreamsTakesNothingFromOthers) {
+  Serve(Options());
+  NeverReads hostile(served_->other_address(), build_);
+  hostile.AskForWholeFiles(20);
+  Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  ExpectServed(*served_);
+}
+
+TEST_F(FairShareTest, APeerThatNeverReadsAnswersTakesNothingFromOthers) {
+  Serve(Options());
+  NeverReads hostile(served_->other_address(), build_);
+  hostile.AskForReads(100);
+  Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  ExpectServed(*served_);
+}
+
+TEST_F(FairShareTest, ACallWhoseReaderDoesNotReadIsCancelledInTheEnd) {
+  ChunkService::Options options = Options();
+  options.stall_timeout = absl::Seconds(30);
+  Serve(options);
+  const auto await_stalled = [&](uint64_t count) {
+    Await([&] { return InFlight() > 0; });
+    while (served_->metrics.CounterValue("peerchunk_served_stalled_calls_total") < count) {
+      clock_.Advance(absl::Seconds(31));
+      std::this_thread::yield();
+    }
+    Await([&] { return InFlight() == 0; });
+  };
+  NeverReads stream(served_->other_address(), build_);
+  stream.AskForWholeFiles(1);
+  await_stalled(1);
+  EXPECT_EQ(stream.EndOfFirstStream().error_code(), grpc::StatusCode::CANCELLED);
+  NeverReads reads(served_->other_address(), build_);
+  reads.AskForReads(100);
+  await_stalled(2);
+}
+
+TEST_F(FairShareTest, OneThatReadsSlowlyIsNotTakenForOneThatDoesNot) {
+  ChunkService::Options options = Options();
+  options.stall_timeout = absl::Seconds(30);
+  Serve(options);
+  const auto stream =
+      served_->Client(PeerLane::kBulk)->GetBuildFile({.file = {build_.id, FileKind::kMemfile}}, {});
+  Answer answer;
+  while (!answer.last) {
+    auto message = stream->Next(absl::InfiniteFuture());
+    ASSERT_TRUE(message.ok()) << message.status();
+    ASSERT_TRUE(message->has_value());
+    test::Take(**message, 0, answer);
+    clock_.Advance(absl::Milliseconds(100));
+  }
+  EXPECT_TRUE(answer.bytes == build_.files.at(FileKind::kMemfile));
+}
+
+// The same peer's other streams have taken its share.
+TEST_F(FairShareTest, WhatWouldWaitTooLongIsRefusedWithAHint) {
+  ChunkService::Options options = Options();
+  options.retry_hint = absl::Milliseconds(321);
+  Serve(options);
+  ExpectServed(*served_);  // Checked and in memory: no read waits for the disk below.
+  NeverReads before(served_->address(), build_);
+  before.AskForWholeFiles(20);
+  Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  const BuildFileId file{build_.id, FileKind::kMemfile};
+  const std::vector<std::pair<PeerLane, PeerRequest>> requests{
+      {PeerLane::kBulk, {.file = file}},
+      {PeerLane::kBulk, {.file = file, .prefetch = true}},
+      {PeerLane::kDemand, {.file = file, .offset = 0, .length = 256 * kKiB}}};
+  for (const auto& [lane, request] : requests) {
+    // Clients share their process's time, not the server's: time goes on while they wait.
+    std::atomic<bool> answered = false;
+    Answer answer;
+    std::thread reader([&, lane = lane, request = request] {
+      answer = Read(*served_->Client(lane), request);
+      answered = true;
+    });
+    while (!answered) {
+      clock_.Advance(absl::Milliseconds(10));
+      std::this_thread::yield();
+    }
+    reader.join();
+    EXPECT_EQ(answer.status.code(), absl::StatusCode::kResourceExhausted) << answer.status;
+    EXPECT_EQ(RetryAfter(answer.status), absl::Milliseconds(321));
+    EXPECT_EQ(answer.bytes, "");
+  }
+}
+
+TEST_F(FairShareTest, ACancelledCallLeavesTheLineAndGivesBackItsPlace) {
+  ChunkService::Options options = Options();
+  options.max_streams_per_peer = 6;
+  Serve(options);
+  NeverReads before(served_->address(), build_);
+  before.AskForWholeFiles(5);
+  Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  for (int round = 0; round < 5; ++round) {
+    // Waits for memory that will not come; the clock stands still, so it is not refused.
+    const auto waits = served_->Client(PeerLane::kBulk)
+                           ->GetBuildFile({.file = {build_.id, FileKind::kMemfile}}, {});
+    const auto ask = [&] {
+      return served_->Client()
+          ->GetBuildFileInfo({.file = {build_.id, FileKind::kMetadata}}, {})
+          .status();
+    };
+    // There is no place beside it, and there is one when it has gone.
+    Await([&] {
+      // Nobody but who reads drives the client's connection.
+      waits->Next(Clock::Real().Now() + absl::Milliseconds(10)).status().IgnoreError();
+      return absl::IsResourceExhausted(ask());
+    });
+    waits->Cancel();
+    Await([&] { return ask().ok(); });
+  }
+}
+
+TEST_F(FairShareTest, BytesInFlightStayWithinTheCapWhateverTheSizeOfTheFile) {
+  const TestBuild small = MakeTestBuild({.memfile_bytes = 4 * kMiB, .seed = 2});
+  std::vector<int64_t> peaks;
+  for (const TestBuild* const build : {&small, &build_}) {
+    Serve(Options());
+    if (build == &small) served_->Add(small);
+    NeverReads one(served_->address(), *build);
+    NeverReads other(served_->other_address(), *build);
+    for (NeverReads* const peer : {&one, &other}) {
+      peer->AskForWholeFiles(64);
+      peer->AskForReads(100);
+    }
+    Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4); });
+    peaks.push_back(Gauge("peerchunk_served_bytes_in_flight_peak"));
+    EXPECT_LE(peaks.back(), static_cast<int64_t>(kLimit));
+  }
+  EXPECT_LE(std::abs(peaks[0] - peaks[1]), static_cast<int64_t>(2 * kMiB));
+}
+
+}  // namespace
+}  // namespace peerchunk
