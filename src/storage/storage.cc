@@ -6,6 +6,8 @@
 #include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
+#include "base/bulk_copy.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -20,13 +22,19 @@ absl::Status StringSink::Write(std::string_view data) {
 }
 
 void Extent::CopyTo(char* out) const {
+  // What is as long as this is part of a bulk copy, which fills more memory than a cache holds.
+  constexpr uint64_t kLeastPastCaches = 256 * kKiB;
   if (zero) {
     std::memset(out, 0, length);
     return;
   }
   for (const std::string_view piece : pieces) {
     if (piece.empty()) continue;
-    std::memcpy(out, piece.data(), piece.size());
+    if (length >= kLeastPastCaches) {
+      CopyPastCaches(out, piece.data(), piece.size());
+    } else {
+      std::memcpy(out, piece.data(), piece.size());
+    }
     out += piece.size();
   }
 }
