@@ -315,9 +315,8 @@ TEST_F(TwoNodesTest, SourceKilledAtARandomByteChangesNothingForTheReader) {
       a->StopServing();
       proxy.Release();
     });
-    const auto resumed =
-        b->node->GetTemplate(build.id, {.default_addresses = {proxy.address()}},
-                             {.deadline = Clock::Real().Now() + kPatience});
+    const auto resumed = b->node->GetTemplate(build.id, {.default_addresses = {proxy.address()}},
+                                              {.deadline = Clock::Real().Now() + kPatience});
     EXPECT_TRUE(resumed.ok()) << resumed.status();
     if (resumed.ok()) {
       ExpectSame(**resumed, build);  // The diffs, as devices; metadata and snapfile.
