@@ -19,7 +19,7 @@ if(PEERCHUNK_WITH_GRPC)
 endif()
 if(PEERCHUNK_WITH_MOUNT)
   if(PEERCHUNK_IS_INSTALLED)  # With a mount, which does not link without it.
-    pkg_check_modules(FUSE3 REQUIRED QUIET IMPORTED_TARGET GLOBAL fuse3)
+    pkg_check_modules(FUSE3 REQUIRED IMPORTED_TARGET GLOBAL fuse3)  # Says which, unlike QUIET.
   else()
     pkg_check_modules(FUSE3 QUIET IMPORTED_TARGET GLOBAL fuse3)
     if(NOT FUSE3_FOUND)

@@ -30,7 +30,7 @@ if [[ $with_mount == ON ]]; then
     echo "the package was found complete without libfuse3"
     exit 1
   fi
-  grep -q "'fuse3'" "$work/without.log" || { cat "$work/without.log"; exit 1; }
+  grep -q fuse3 "$work/without.log" || { cat "$work/without.log"; exit 1; }
 fi
 for program in consumer header_consumer; do
   TMPDIR=$work "$work/build/$program"
