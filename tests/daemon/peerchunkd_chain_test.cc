@@ -79,7 +79,8 @@ class PeerchunkdChainTest : public test::ToolFixture {
   static uint64_t BytesFromPeers(const DaemonProcess& daemon, const TestBuild& build,
                                  const TestBuild& layer) {
     uint64_t bytes = 0;
-    for (const nlohmann::json& entry : daemon.Json({"inspect", build.id.ToString()})["layers"]) {
+    const nlohmann::json inspected = daemon.Json({"inspect", build.id.ToString()});
+    for (const nlohmann::json& entry : inspected["layers"]) {
       if (entry["build_id"] != layer.id.ToString()) continue;
       bytes += entry["bytes_from_peer"].get<uint64_t>();
       EXPECT_EQ(entry["bytes_from_base"], 0u);
@@ -111,7 +112,9 @@ TEST_F(PeerchunkdChainTest, ThreeGenerationsOnThreeNodesBeforeAnyUploadEnds) {
     ResumeAndRead(three, second, sources);
     Fetch(three, first, {"--source", one.address()});
     Fetch(three, second, {"--source", two.address()});
-    for (const nlohmann::json& layer : three.Json({"inspect", second.id.ToString()})["layers"]) {
+    const nlohmann::json inspected = three.Json({"inspect", second.id.ToString()});
+    EXPECT_FALSE(inspected["layers"].empty());
+    for (const nlohmann::json& layer : inspected["layers"]) {
       const bool own = layer["build_id"] == second.id.ToString();
       EXPECT_THAT(layer["source_addresses"], Contains(own ? two.address() : one.address()));
     }
@@ -184,13 +187,14 @@ TEST_F(TemplateInBaseTest, LayersComeFromTwoNodesAndTheBase) {
   Pause(one, first_);
   ResumeAndRead(two, first_, {"--source", one.address()});
   Pause(two, second_);
-  const std::vector<std::string> sources = {"--source", two.address(), "--layer-source",
+  // Nobody is named for the template: it is read from the base.
+  const std::vector<std::string> sources = {"--layer-source", Layer(second_, two), "--layer-source",
                                             Layer(first_, one)};
-  Fetch(three, second_, sources);
   ResumeAndRead(three, second_, sources);
   uint64_t read = 0;
   std::map<std::string, std::pair<uint64_t, uint64_t>> bytes;  // Of peers and base, by layer.
-  for (const nlohmann::json& layer : three.Json({"inspect", second_.id.ToString()})["layers"]) {
+  const nlohmann::json inspected = three.Json({"inspect", second_.id.ToString()});
+  for (const nlohmann::json& layer : inspected["layers"]) {
     auto& [from_peer, from_base] = bytes[layer["build_id"].get<std::string>()];
     from_peer += layer["bytes_from_peer"].get<uint64_t>();
     from_base += layer["bytes_from_base"].get<uint64_t>();
