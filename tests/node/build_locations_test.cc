@@ -125,7 +125,8 @@ TEST_F(BuildLocationsTest, PauseDoesNotWaitForIt) {
   const auto silent = std::make_shared<SilentDirectory>();
   NodeOptions options;
   options.locations = silent;
-  RunningNode node(dir_.PathOf("1"), OpenFolder(dir_.PathOf("base"), kSlow), std::move(options));
+  RunningNode node(dir_.PathOf("1"), OpenFolder(dir_.PathOf("base"), test::kSlow),
+                   std::move(options));
   const TestBuild build = MakeTestBuild({});
   const auto paused = node.node->Pause(build.id, build.WriteTo(dir_, "given"));
   EXPECT_TRUE(paused.ok()) << paused.status();
