@@ -174,7 +174,7 @@ TEST_F(PeerchunkTest, ErrorsNameTheBuildOnceAndSayWhatToDoNext) {
   EXPECT_THAT(half.err, HasSubstr("--memfile and --snapfile are both needed"));
   // Of a build of another node it is not known here what the base has.
   EXPECT_THAT(b.Tool({"resume", id, "--source", a.address()}).out,
-              testing::ContainsRegex("metadata.json +[0-9]+ B +- +-\n"));
+              testing::ContainsRegex("metadata.json +[0-9]+ B +- +- "));
   const Finished elsewhere = b.Tool({"wait", id});
   EXPECT_EQ(elsewhere.exit_code, 1);
   EXPECT_THAT(elsewhere.err, HasSubstr("was paused on another node"));
