@@ -931,6 +931,7 @@ TEST_F(SourceReaderTest, PeerThatIsFirstAfterAllCancelsTheHedge) {
   EXPECT_EQ(GoRead(bytes_), budgets_.hedge_ceiling + absl::Milliseconds(10));
   EXPECT_EQ(world_.Hedges("sent"), 1u);
   EXPECT_EQ(world_.Hedges("lost"), 1u);
+  EXPECT_EQ(world_.Hedges("failed"), 0u) << "that it was cancelled is no failure of its own";
   EXPECT_EQ(world_.Bytes(kDiff).base, 0u);
 }
 
@@ -1370,6 +1371,29 @@ TEST_F(SourceReaderTest, SnapfileOfTwoPeersThatIsWrongAsAWholePutsBothInDoubt) {
     EXPECT_TRUE(*read == bytes_);
     EXPECT_EQ(B().calls(), calls);
   });
+}
+
+TEST_F(SourceReaderTest, WrongByteOfAPeerThatWasLeftInTheMiddleIsNotOnlyTheLastOnesFault) {
+  const FileKind kind = FileKind::kSnapfile;
+  const std::string c = "10.0.0.3:7070";
+  UsePeers({kPeerA, kPeerB, c});
+  std::string wrong = bytes_;
+  wrong[5] ^= 1;
+  Serve(kind, bytes_);
+  B().PutFile(FileOf(kind), wrong);
+  B().AddFault({.alter = [this](PeerMessage& m) {
+    if (m.head) m.head->file_crc32c = Crc32c(bytes_);
+  }});
+  B().SetBytesPerSecond(kMiB);
+  world_.Node(c).PutFile(FileOf(kind), bytes_);
+  Complete(kind, bytes_);
+  Go([&] {
+    EXPECT_OK((*provider_->OpenBlob(FileOf(kind).ObjectPath()))->Stat({}));  // A declares.
+    A().Kill();
+  });
+  At(absl::Milliseconds(400), [&] { B().Kill(); });
+  Go([&] { EXPECT_EQ(CodeOf(ReadBlob(*provider_, kind)), absl::StatusCode::kDataLoss); });
+  EXPECT_EQ(world_.Quarantines("bad_bytes"), 3u) << "who declared, and who gave bytes";
 }
 
 // The declarer of a wrong checksum is no better than the sender of a wrong byte.
