@@ -49,7 +49,6 @@ class PageReadsTest : public FaultsTest {
     const SourceBytes bytes = reader.Bytes();
     EXPECT_EQ(bytes.peer + bytes.base, kReads * kPage);
     EXPECT_GT(bytes.peer, 0u);
-    EXPECT_GT(bytes.base, 0u);
     Report(name + "_longest_read_ms", static_cast<double>(longest_us) / 1000);
     Report(name + "_peer_percent", 100.0 * static_cast<double>(bytes.peer) / (kReads * kPage));
   }
@@ -60,6 +59,7 @@ TEST_F(PageReadsTest, SigkillUnderManyReaders) {
   const FaultReader reader(Build(), {source->address()}, ReaderOptions(PatientBudgets()));
   ReadPages(
       reader, [&] { source->process().Signal(SIGKILL); }, "pages_sigkill");
+  EXPECT_GT(reader.Bytes().base, 0u);
   EXPECT_GE(reader.Fallbacks("unreachable"), 1u);
 }
 
@@ -68,6 +68,7 @@ TEST_F(PageReadsTest, SigstopUnderManyReaders) {
   const FaultReader reader(Build(), {source->address()}, ReaderOptions(ShortBudgets()));
   ReadPages(
       reader, [&] { source->process().Signal(SIGSTOP); }, "pages_sigstop");
+  EXPECT_GT(reader.Bytes().base, 0u);
   EXPECT_GE(reader.Fallbacks("first_byte_timeout") + reader.Fallbacks("hedge_won"), 1u);
   EXPECT_GE(reader.Breaker("open"), 1u);
 }
@@ -78,7 +79,8 @@ TEST_F(PageReadsTest, ConnectionsCutUnderManyReaders) {
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(PatientBudgets()));
   ReadPages(
       reader, [&] { proxy.Cut(); }, "pages_cut");
-  EXPECT_GE(reader.Fallbacks("unreachable"), 1u);
+  // A read without an answer is asked again over a new connection, once: some need no other source.
+  EXPECT_EQ(reader.Fallbacks("unreachable") == 0, reader.Bytes().base == 0);
   EXPECT_EQ(reader.Fallbacks("cut_short"), 0u) << "a lost connection is no lie";
 }
 
@@ -88,6 +90,7 @@ TEST_F(PageReadsTest, SilenceUnderManyReaders) {
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(ShortBudgets()));
   ReadPages(
       reader, [&] { proxy.HoldAfter(0); }, "pages_silence");
+  EXPECT_GT(reader.Bytes().base, 0u);
   EXPECT_GE(reader.Fallbacks("first_byte_timeout") + reader.Fallbacks("hedge_won"), 1u);
   EXPECT_GE(reader.Breaker("open"), 1u);
   EXPECT_EQ(reader.Fallbacks("unreachable"), 0u);

@@ -64,10 +64,13 @@ SingleCall::SingleCall(ConnectionSource connections, std::string_view method, st
 
 SingleCall::~SingleCall() {
   on_cancel_.reset();
+  const Parts parts = Now();
+  if (parts.call != nullptr) parts.connection->Leave(*parts.call);
+}
+
+SingleCall::Parts SingleCall::Now() {
   MutexLock lock(mutex_);
-  const auto connection = std::move(connection_);
-  lock.Unlock();
-  if (call_ != nullptr) connection->Leave(*call_);
+  return {.connection = connection_, .waiter = waiter_, .call = call_};
 }
 
 void SingleCall::Begin() {
@@ -77,35 +80,37 @@ void SingleCall::Begin() {
     return;
   }
   const auto waiter = std::make_shared<Waiter>();
+  was_open_ = (*connection)->IsOpen();
+  sink_ = std::make_shared<Sink>(waiter);
+  auto call = (*connection)
+                  ->Start({.method = method_,
+                           .timeout = options_.deadline == absl::InfiniteFuture()
+                                          ? absl::InfiniteDuration()
+                                          : options_.deadline - clock_.Now(),
+                           .message = request_},
+                          sink_);
   bool cancelled = false;
   {
     MutexLock lock(mutex_);
     connection_ = *connection;
     waiter_ = waiter;
+    call_ = call;
     cancelled = cancelled_;
   }
-  if (cancelled) (*connection)->Cancel(*waiter);
-  was_open_ = (*connection)->IsOpen();
-  sink_ = std::make_shared<Sink>(waiter);
-  call_ = (*connection)
-              ->Start({.method = method_,
-                       .timeout = options_.deadline == absl::InfiniteFuture()
-                                      ? absl::InfiniteDuration()
-                                      : options_.deadline - clock_.Now(),
-                       .message = request_},
-                      sink_);
+  if (cancelled) Cancel();
 }
 
+// The peer hears of it at once, whether anybody waits or not.
 void SingleCall::Cancel() {
-  std::shared_ptr<Connection> connection;
-  std::shared_ptr<Waiter> waiter;
+  Parts parts;
   {
     MutexLock lock(mutex_);
     cancelled_ = true;
-    connection = connection_;
-    waiter = waiter_;
+    parts = {.connection = connection_, .waiter = waiter_, .call = call_};
   }
-  if (connection != nullptr) connection->Cancel(*waiter);
+  if (parts.call == nullptr) return;
+  parts.connection->Cancel(*parts.waiter);
+  parts.connection->Leave(*parts.call);
 }
 
 absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_until) {
@@ -114,15 +119,9 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
       if (end_->ok()) return std::nullopt;
       return *end_;
     }
-    std::shared_ptr<Connection> connection;
-    std::shared_ptr<Waiter> waiter;
-    {
-      MutexLock lock(mutex_);
-      connection = connection_;
-      waiter = waiter_;
-    }
+    const Parts parts = Now();
     if (auto message = sink_->TakeMessage()) {
-      connection->Taken(*call_, message->size());
+      parts.connection->Taken(*parts.call, message->size());
       return message;
     }
     if (const auto end = sink_->end()) {
@@ -133,12 +132,13 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
       }
       continue;
     }
-    const absl::Status waited = connection->Wait(waiter, std::min(wait_until, options_.deadline));
+    const absl::Status waited =
+        parts.connection->Wait(parts.waiter, std::min(wait_until, options_.deadline));
     if (waited.ok()) continue;
     const bool late = absl::IsDeadlineExceeded(waited);
     if (late && clock_.Now() < options_.deadline) return waited;
     end_ = waited;
-    connection->Leave(*call_);
+    parts.connection->Leave(*parts.call);
   }
 }
 

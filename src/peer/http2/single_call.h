@@ -35,6 +35,13 @@ class SingleCall {
 
  private:
   class Sink;
+  // What the call under way is made of, as it was at one moment.
+  struct Parts {
+    std::shared_ptr<Connection> connection;
+    std::shared_ptr<Waiter> waiter;
+    std::shared_ptr<Connection::Call> call;
+  };
+  Parts Now();
   void Begin();
 
   const ConnectionSource connections_;
@@ -43,7 +50,6 @@ class SingleCall {
   const PeerCallOptions options_;
   Clock& clock_;
   std::shared_ptr<Sink> sink_;
-  std::shared_ptr<Connection::Call> call_;
   bool was_open_ = false;  // The connection had been good before the call.
   bool begun_again_ = false;
   std::optional<absl::Status> end_;
@@ -51,6 +57,7 @@ class SingleCall {
   Mutex mutex_;  // For Cancel. Each connection has a waiter of its own.
   std::shared_ptr<Connection> connection_ PEERCHUNK_GUARDED_BY(mutex_);
   std::shared_ptr<Waiter> waiter_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::shared_ptr<Connection::Call> call_ PEERCHUNK_GUARDED_BY(mutex_);
   bool cancelled_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   // Last, so that it is gone before anything it cancels.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel_;
