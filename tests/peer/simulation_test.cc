@@ -391,7 +391,7 @@ class OneRun {
   bool base_good_ = false;
   bool base_alters_ = false;
   std::optional<FileKind> absent_;  // By design: a build without this file.
-  std::string foreign_;  // Under the memfile's name.
+  std::string foreign_;             // Under the memfile's name.
   bool lies_about_crc_ = false;
   bool lies_about_size_ = false;
   uint64_t reads_ = 0;
