@@ -126,12 +126,12 @@ TEST_F(RelayTest, WhatNeitherOfTwoHasIsAnErrorAndHoldsUpNothingElse) {
     });
   }
   // Less than a relay may take.
-  constexpr absl::Duration kPatience = absl::Seconds(20);
+  constexpr absl::Duration kLessThanARelay = absl::Seconds(20);
   for (uint64_t at = 0; at < quarter; at += kPiece) {
-    const absl::Status read = ReadAndCompare(*at_b, at, kPiece, kPatience);
+    const absl::Status read = ReadAndCompare(*at_b, at, kPiece, kLessThanARelay);
     EXPECT_TRUE(read.ok()) << read;
   }
-  const absl::Status read = ReadAndCompare(*at_a, 3 * quarter, quarter, kPatience);
+  const absl::Status read = ReadAndCompare(*at_a, 3 * quarter, quarter, kLessThanARelay);
   EXPECT_TRUE(read.ok()) << read;
   enough.request_stop();
   for (std::thread& reader : readers) reader.join();
