@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/memory_backed.h"
 #include "build/page_sums.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
@@ -21,6 +22,7 @@ LocalBuildFile::LocalBuildFile(BuildFileId id, File file, uint64_t allocated_byt
                                std::function<void(const absl::Status&)> on_corrupt)
     : id_(id),
       file_(std::move(file)),
+      memory_backed_(IsMemoryBacked(file_.fd())),
       allocated_bytes_(allocated_bytes),
       checksums_(std::move(checksums)),
       on_corrupt_(std::move(on_corrupt)),
@@ -144,7 +146,7 @@ std::vector<Run> LocalBuildFile::TryReadRuns(uint64_t offset, uint64_t length, a
   uint64_t packed = 0;
   for (const Run& run : runs) {
     if (run.zero) continue;
-    if (!file_.ReadAtIfInMemory(offset + run.offset, out.subspan(packed, run.length))) return {};
+    if (!ReadAtOnce({offset + run.offset, run.length}, out.data() + packed)) return {};
     packed += run.length;
   }
   return runs;
@@ -160,6 +162,13 @@ absl::Status LocalBuildFile::ReadExactly(ByteRange range, char* out) {
   if (got == range.length) return absl::OkStatus();
   return ReportCorrupt(
       absl::StrCat("the file ends at ", range.offset + got, ", its record says ", size()));
+}
+
+bool LocalBuildFile::ReadAtOnce(ByteRange range, char* out) {
+  const auto into = absl::MakeSpan(out, range.length);
+  if (!memory_backed_) return file_.ReadAtIfInMemory(range.offset, into);
+  const absl::StatusOr<size_t> got = file_.ReadAt(range.offset, into);
+  return got.ok() && *got == range.length;
 }
 
 absl::Status LocalBuildFile::ReadAndCheck(ByteRange block, char* out) {
@@ -181,8 +190,7 @@ absl::Status LocalBuildFile::ReadChecked(const PageSums& sums, ByteRange range, 
                                          Patience patience, bool& filled) {
   const ByteRange block = BlockAt(range.offset);
   const auto read = [&](ByteRange part, char* to) -> absl::Status {
-    filled = patience == Patience::kWait ||
-             file_.ReadAtIfInMemory(part.offset, absl::MakeSpan(to, part.length));
+    filled = patience == Patience::kWait || ReadAtOnce(part, to);
     return patience == Patience::kWait ? ReadExactly(part, to) : absl::OkStatus();
   };
   const auto check = [&](ByteRange pages, const char* bytes) -> absl::Status {

@@ -1,6 +1,8 @@
 #include "peerchunk/build/local_build_file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -238,6 +240,25 @@ TEST_F(LocalBuildFileTest, AnyRunsThatAreInMemoryAreThoseOfTheBytes) {
     EXPECT_EQ(at, bytes_.size());
   }
   EXPECT_TRUE(file->TryReadRuns(bytes_.size(), 1, absl::MakeSpan(out), {}).empty());
+}
+
+// Such file systems refuse to say what is in memory: all is.
+TEST_F(LocalBuildFileTest, AFileInMemoryIsReadAtOnce) {
+  const File writer(memfd_create("file", 0));
+  bytes_ = SampleBytes(2 * kBlock, 15);
+  ASSERT_OK(writer.WriteAt(0, bytes_));
+  const auto sums = std::make_shared<const FileChecksums>(*FileChecksums::Compute(writer));
+  const auto file = *LocalBuildFile::Open(kId, File(dup(writer.fd())), sums, {});
+  std::string out(8192, '?');
+  EXPECT_FALSE(file->TryReadAt(4096, absl::MakeSpan(out))) << "not checked yet";
+  ASSERT_OK(Read(*file, 0, bytes_.size()));
+  EXPECT_TRUE(file->TryReadAt(4096, absl::MakeSpan(out)));
+  EXPECT_EQ(out, bytes_.substr(4096, 8192));
+  EXPECT_EQ(file->TryReadRuns(4096, 8192, absl::MakeSpan(out), {}).size(), 1u);
+  // Cut short under the reader: an error, and no signal.
+  ASSERT_OK(writer.Truncate(100));
+  EXPECT_FALSE(file->TryReadAt(4096, absl::MakeSpan(out)));
+  EXPECT_EQ(CodeOf(Read(*file, 4096, 8192)), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(LocalBuildFileTest, NothingIsSentOfABlockThatFailsItsFirstCheck) {

@@ -67,6 +67,8 @@ class LocalBuildFile final : public BuildFile {
   ByteRange BlockAt(uint64_t offset) const;
   const PageSums* SumsAt(uint64_t offset) const;
   absl::Status ReadExactly(ByteRange range, char* out);
+  // As ReadExactly, if that takes no waiting.
+  bool ReadAtOnce(ByteRange range, char* out);
   // Reads the whole of an unchecked block, and checks it.
   absl::Status ReadAndCheck(ByteRange block, char* out);
   // Fills `range`, which lies in one checked block, and checks its pages. At once or not at all:
@@ -78,6 +80,7 @@ class LocalBuildFile final : public BuildFile {
 
   const BuildFileId id_;
   const File file_;
+  const bool memory_backed_;
   const uint64_t allocated_bytes_;
   const std::shared_ptr<const FileChecksums> checksums_;
   const std::function<void(const absl::Status&)> on_corrupt_;
