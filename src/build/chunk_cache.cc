@@ -140,8 +140,10 @@ class DiskChunkCache final : public ChunkCache {
   absl::StatusOr<size_t> PassThrough(ByteRange range, char* out, const ReadOptions& options);
   void ReadAheadOf(ByteRange read);
   // Waits until the block at range.offset is here, or says what to do instead. Has the chunks of
-  // `range` fetched, as far as kChunksAtOnce.
-  absl::StatusOr<Next> AwaitBlock(ByteRange range, const ReadOptions& options);
+  // `range` fetched, as far as kChunksAtOnce. `patience` is when the read as a whole no longer
+  // waits for prefetches; set when it first meets one.
+  absl::StatusOr<Next> AwaitBlock(ByteRange range, const ReadOptions& options,
+                                  absl::Time& patience);
   // Waits for the block at `wanted` as one of the fetch's readers, until `patience` at most. An
   // error: the reader's own end.
   absl::Status AwaitFetch(Fetch& fetch, BlockRange wanted, ByteRange range, absl::Time patience,
@@ -217,6 +219,7 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
     ReadAheadOf(*range);
   }
   uint64_t at = range->offset;
+  absl::Time patience = absl::InfiniteFuture();
   while (at < range->end()) {
     const ByteRange rest{at, range->end() - at};
     char* const target = out.data() + (at - offset);
@@ -232,7 +235,7 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
         return absl::UnavailableError(
             absl::StrCat(Context(rest), ": not held here, and no relay is allowed"));
       }
-      PEERCHUNK_ASSIGN_OR_RETURN(next, AwaitBlock(rest, options));
+      PEERCHUNK_ASSIGN_OR_RETURN(next, AwaitBlock(rest, options, patience));
       present = PresentBytes(at, rest.length);
     }
     if (next == Next::kReadCache) {
@@ -327,16 +330,17 @@ absl::Status DiskChunkCache::Prefetch(ByteRange range, const ReadOptions& option
   return absl::OkStatus();
 }
 
-absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptions& options) {
+absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptions& options,
+                                                absl::Time& patience) {
   const BlockRange wanted = BlocksOf(range);
   Purpose purpose{.priority = options.priority,
                   .relayed = options.relayed,
                   .relays_left = options.relayed ? options.relays_left - 1 : options.relays_left,
                   .besides_relayed = !options.relayed};
-  std::shared_ptr<Fetch> overtaking;  // At most one per read.
+  std::shared_ptr<Fetch> overtaking;  // At most one per block that is waited for.
   while (true) {
     std::shared_ptr<Fetch> fetch;
-    absl::Time patience = absl::InfiniteFuture();
+    bool behind = false;
     {
       const MutexLock lock(mutex_);
       if (present_.IsSet(wanted.begin)) return Next::kReadCache;
@@ -349,14 +353,13 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
       }
       fetch = Bringing(wanted.begin, purpose);
       if (fetch == nullptr) continue;  // It has come meanwhile.
-      const bool behind = purpose.priority == Priority::kDemand && !purpose.relayed &&
-                          fetch->priority == Priority::kPrefetch;
-      if (behind && overtaking == nullptr) {
-        patience = options_.clock->Now() + options_.overtake_delay;
-      }
+      behind = overtaking == nullptr && purpose.priority == Priority::kDemand && !purpose.relayed &&
+               fetch->priority == Priority::kPrefetch;
+      if (behind) patience = std::min(patience, options_.clock->Now() + options_.overtake_delay);
     }
-    PEERCHUNK_RETURN_IF_ERROR(AwaitFetch(*fetch, wanted, range, patience, options));
-    if (options_.clock->Now() >= patience) {
+    PEERCHUNK_RETURN_IF_ERROR(
+        AwaitFetch(*fetch, wanted, range, behind ? patience : absl::InfiniteFuture(), options));
+    if (behind && options_.clock->Now() >= patience) {
       {
         const MutexLock lock(mutex_);
         if (present_.IsSet(wanted.begin)) return Next::kReadCache;
@@ -369,7 +372,8 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
     }
     const MutexLock lock(mutex_);
     if (present_.IsSet(wanted.begin)) return Next::kReadCache;
-    if (!fetch->done) continue;  // Another fetch brings it now.
+    // Another fetch brings it now, whether or not this one has ended meanwhile.
+    if (!fetch->done || !fetch->blocks.Contains(wanted.begin)) continue;
     if (fetch->abandoned) continue;
     // One of its own may have the room or the luck that a guess had not.
     if (fetch->speculative) continue;

@@ -596,13 +596,16 @@ TEST_F(BuildRegistryTest, ABuildThatCannotBeReadJustNowStaysWhereItIs) {
   const TestBuild build = Make();
   ASSERT_OK(Add(build));
   registry_ = nullptr;
-  // The folder, its lock and the build's folder may still be opened; the record may not.
-  const int next = dup(dir_.folder().fd());
-  close(next);
+  // The folder, its lock and the build's folder may still be opened; the record may not. What is
+  // open already need not have the lowest numbers.
+  std::vector<File> next;
+  for (int i = 0; i < 4; ++i) next.emplace_back(dup(dir_.folder().fd()));
+  const int one_too_many = next.back().fd();
+  next.clear();
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   rlimit few = before;
-  few.rlim_cur = static_cast<rlim_t>(next) + 3;
+  few.rlim_cur = static_cast<rlim_t>(one_too_many);
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
   const auto opened = TryOpen();
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
