@@ -34,6 +34,8 @@ DestinationName NameOf(Destination to) {
       return {"memory", "to warm memory"};
     case Destination::kFile:
       return {"file", "to a fresh file"};
+    case Destination::kAllocatedFile:
+      return {"allocated-file", "to a fresh preallocated file"};
   }
   return {"", ""};
 }
@@ -47,7 +49,8 @@ std::vector<Measurement> Contest::Run() {
   // Before the server has worked.
   const absl::StatusOr<uint64_t> at_rest = memory ? (*ours)->ServerBytes() : 0;
   if (Wanted("bulk")) {
-    for (const Destination to : {Destination::kNowhere, Destination::kMemory, Destination::kFile}) {
+    for (const Destination to : {Destination::kNowhere, Destination::kMemory, Destination::kFile,
+                                 Destination::kAllocatedFile}) {
       for (const int streams : plan_.streams) {
         for (size_t sample = 0; sample < samples_.files.size(); ++sample) {
           MeasureBulk(to, streams, sample);

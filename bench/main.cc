@@ -1,5 +1,4 @@
 // Moves the same files in several ways, taking turns, and prints what each makes of it as a ratio.
-#include <malloc.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "base/tune_malloc.h"
 #include "bench/contest.h"
 #include "bench/network.h"
 #include "bench/targets.h"
@@ -84,7 +84,11 @@ absl::Status WriteReports(const Settings& settings, const std::string& ground,
   for (const Measurement& measurement : measurements) json["works"].push_back(Json(measurement));
   json["targets"] = Json(targets);
   PEERCHUNK_RETURN_IF_ERROR(WriteFile(settings.json_path, json.dump(2) + "\n"));
-  return WriteFile(settings.svg_path, Svg(measurements, ground));
+  PEERCHUNK_RETURN_IF_ERROR(WriteFile(settings.svg_path, Svg(measurements, ground)));
+  for (const std::string& path : {settings.json_path, settings.svg_path}) {
+    if (!path.empty()) std::cout << "written: " << path << "\n";
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckLeastOverNaive(const Settings& settings,
@@ -165,9 +169,7 @@ void AddOptions(CLI::App& app, Settings& settings) {
 
 int main(int argc, char** argv) {
   using namespace peerchunk::bench;
-  // As the daemon does: glibc otherwise gives memory back and faults it in again all the time.
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
-  mallopt(M_TOP_PAD, 64 << 20);
+  peerchunk::TuneMalloc();  // As the daemon does.
   Settings settings;
   CLI::App app("Measures peerchunk against other ways to move a file, side by side.");
   AddOptions(app, settings);

@@ -65,8 +65,8 @@ class NaiveClient final : public Client {
 
   absl::Status ReadAll(const BulkRead& work) override {
     File file;
-    if (work.to == Destination::kFile) {
-      PEERCHUNK_ASSIGN_OR_RETURN(file, File::Open(work.path, O_RDWR | O_CREAT | O_EXCL));
+    if (IsFile(work.to)) {
+      PEERCHUNK_ASSIGN_OR_RETURN(file, File::Open(work.path, O_RDWR | O_CREAT));
     }
     return InParts(work.sample.size, work.streams, [&](const Part& part) {
       return ReadRange(work.sample, part.offset, part.length,

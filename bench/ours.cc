@@ -85,7 +85,7 @@ class PeerchunkClient final : public Client {
         directory_->OpenBuild(FileIdOf(work.sample).build, {address_.ToString()}, base_));
     PEERCHUNK_ASSIGN_OR_RETURN(const auto memfile,
                                provider->OpenSeekable(FileIdOf(work.sample).ObjectPath()));
-    if (work.to == Destination::kFile) return CopyToFile(*memfile, work);
+    if (IsFile(work.to)) return CopyToFile(*memfile, work);
     return InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {
       if (work.to == Destination::kMemory) {
         const auto to = work.memory.subspan(part.offset, part.length);
@@ -146,7 +146,7 @@ class PeerchunkClient final : public Client {
   // checksum of the whole file compared with the recorded one.
   static absl::Status CopyToFile(Seekable& memfile, const BulkRead& work) {
     PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, memfile.Stat(kOptions));
-    PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(work.path, O_RDWR | O_CREAT | O_EXCL));
+    PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(work.path, O_RDWR | O_CREAT));
     std::vector<uint32_t> crcs(work.streams);
     std::vector<uint64_t> lengths(work.streams);
     PEERCHUNK_RETURN_IF_ERROR(

@@ -65,6 +65,7 @@ absl::Status ServeSamples(const Samples& samples, const std::string& folder, con
   cache.cache_folder = folder + "/chunks";
   cache.registry = registry.get();
   cache.executor = &pool;
+  cache.record_served = true;
   cache.chunks.executor = &pool;
   cache.open_provider =
       [](const BuildId&,

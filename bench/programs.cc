@@ -28,7 +28,10 @@ class CurlClient final : public Client {
   explicit CurlClient(int port) : url_(absl::StrCat("http://127.0.0.1:", port, "/")) {}
 
   absl::Status ReadAll(const BulkRead& work) override {
-    if (work.to == Destination::kMemory) return Client::ReadAll(work);
+    // curl cuts the file that it is told to write.
+    if (work.to != Destination::kNowhere && work.to != Destination::kFile) {
+      return Client::ReadAll(work);
+    }
     std::atomic<uint64_t> peak{0};
     PEERCHUNK_RETURN_IF_ERROR(
         InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {

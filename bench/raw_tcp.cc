@@ -81,8 +81,8 @@ class RawTcpClient final : public Client {
   absl::Status ReadAll(const BulkRead& work) override {
     PEERCHUNK_RETURN_IF_ERROR(ConnectUpTo(work.streams));
     File file;
-    if (work.to == Destination::kFile) {
-      PEERCHUNK_ASSIGN_OR_RETURN(file, File::Open(work.path, O_RDWR | O_CREAT | O_EXCL));
+    if (IsFile(work.to)) {
+      PEERCHUNK_ASSIGN_OR_RETURN(file, File::Open(work.path, O_RDWR | O_CREAT));
     }
     return InParts(work.sample.size, work.streams, [&](const Part& part) -> absl::Status {
       PEERCHUNK_RETURN_IF_ERROR(Ask(part.index, work.sample, part.offset, part.length));

@@ -1,5 +1,6 @@
 #include "bench/running.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -86,6 +87,12 @@ class Taker {
     const std::filesystem::path folder = absl::StrCat(samples_.folder, "/out-", getpid());
     std::filesystem::create_directory(folder);
     bulk.path = folder / "memfile";
+    if (order.to == Destination::kAllocatedFile) {
+      PEERCHUNK_ASSIGN_OR_RETURN(const File file, File::Open(bulk.path, O_RDWR | O_CREAT));
+      if (posix_fallocate(file.fd(), 0, static_cast<off_t>(bulk.sample.size)) != 0) {
+        return absl::ResourceExhaustedError("no disk to read into");
+      }
+    }
 
     Outcome outcome;
     ResetPeak(getpid());

@@ -12,8 +12,13 @@
 namespace peerchunk::bench {
 
 // Where a bulk read puts its bytes: nowhere (after whatever check this way has), into memory whose
-// pages are there, or into a file that was not there before.
-enum class Destination { kNowhere, kMemory, kFile };
+// pages are there, into a file that was not there before, or into one of zeros whose space on the
+// disk is there.
+enum class Destination { kNowhere, kMemory, kFile, kAllocatedFile };
+
+constexpr bool IsFile(Destination to) {
+  return to == Destination::kFile || to == Destination::kAllocatedFile;
+}
 
 // The whole sample, in `streams` equal parts side by side.
 struct BulkRead {
@@ -21,7 +26,7 @@ struct BulkRead {
   Destination to = Destination::kNowhere;
   int streams = 1;
   absl::Span<char> memory;  // kMemory: sample.size bytes.
-  std::string path;         // kFile; in several parts: this name and more letters.
+  std::string path;         // IsFile; in several parts: this name and more letters.
 };
 
 // Reads of `bytes` bytes at random multiples of that, `depth` under way at a time, for a while.

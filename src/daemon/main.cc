@@ -1,7 +1,5 @@
 // peerchunkd: one node as a program. What it can be told: options.h. How it is put together:
 // daemon.h.
-#include <malloc.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +7,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "base/tune_malloc.h"
 #include "daemon/daemon.h"
 #include "daemon/options.h"
 #include "daemon/signals.h"
@@ -20,14 +19,6 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitNotDurable = 3;
-
-// glibc gives memory back and faults it in again all the time, which costs a busy daemon up to half
-// of its speed.
-void TuneMalloc() {
-  mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
-  mallopt(M_TOP_PAD, 16 * 1024 * 1024);
-  mallopt(M_MMAP_THRESHOLD, 8 * 1024 * 1024);
-}
 
 int Report(const Daemon& daemon) {
   const std::vector<std::string> left = daemon.NotDurable();

@@ -100,11 +100,16 @@ absl::Status CheckMetadata(std::string_view bytes, const BuildId& id, bool has_m
                                                      ", but the build is ", id.ToString()));
     }
   }
-  if (const auto found = metadata.find("filesystem_only");
-      found != metadata.end() && found->is_boolean() && found->get<bool>() == has_memory) {
+  const auto said = metadata.find("filesystem_only");
+  const bool filesystem_only = said != metadata.end() && *said == json(true);
+  if (filesystem_only && has_memory) {
     return absl::InvalidArgumentError(
-        absl::StrCat("filesystem_only is ", found->dump(), ", but the snapshot ",
-                     has_memory ? "has" : "lacks", " memfile, memfile.header and snapfile"));
+        "filesystem_only is true, but the snapshot has memfile, memfile.header and snapfile");
+  }
+  if (!filesystem_only && !has_memory) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("filesystem_only is ", said == metadata.end() ? "not set" : said->dump(),
+                     ", but the snapshot lacks memfile, memfile.header and snapfile"));
   }
   return absl::OkStatus();
 }

@@ -20,8 +20,8 @@ uint64_t MaxBlobBytes(FileKind blob);
 // path is not that of an absolute, readable, regular file within the limits.
 absl::Status CheckSnapshotPaths(const SnapshotFiles& files);
 
-// InvalidArgument unless `bytes` is a JSON object that names this build, if it names one, and
-// agrees on whether the snapshot has a memory part, if it says so.
+// InvalidArgument unless `bytes` is a JSON object that names this build, if it names one, and says
+// "filesystem_only": true if and only if the snapshot has no memory part.
 absl::Status CheckMetadata(std::string_view bytes, const BuildId& id, bool has_memory);
 
 // Checks that the files now in `folder` belong together: each header decodes, is this build's, and

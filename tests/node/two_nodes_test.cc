@@ -78,15 +78,15 @@ TEST_F(TwoNodesTest, FilesystemOnlyBuildIsPausedServedUploadedAndResumed) {
   Start();
   const TestBuild build = MakeTestBuild({.memfile_bytes = 0});
   Pause(*a, build);
-  auto resumed = ResumeFromA(build);
+  const auto resumed = ResumeFromA(build);
   ASSERT_TRUE(resumed.ok()) << resumed.status();
   ExpectSame(**resumed, build);
   a->Settle();
   a->Stop();
   RunningNode c(dir.PathOf("c"), OpenFolder(dir.PathOf("base")));
-  resumed = c.node->GetTemplate(build.id, {});
-  ASSERT_TRUE(resumed.ok()) << resumed.status();
-  ExpectSame(**resumed, build);
+  const auto from_base = c.node->GetTemplate(build.id, {});
+  ASSERT_TRUE(from_base.ok()) << from_base.status();
+  ExpectSame(**from_base, build);
 }
 
 TEST_F(TwoNodesTest, UploadedBuildIsTheSameInTheBaseFileByFile) {

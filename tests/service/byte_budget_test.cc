@@ -13,6 +13,13 @@ class ByteBudgetTest : public testing::Test {
  protected:
   using Account = std::shared_ptr<ByteBudget::Account>;
 
+  ~ByteBudgetTest() override {
+    while (!leases_.empty()) {  // Who still waits gets some of it.
+      const ByteBudget::Lease lease = std::move(leases_.front());
+      leases_.pop_front();
+    }
+  }
+
   void Open(uint64_t limit, uint64_t reserve = 0) {
     budget_ = std::make_shared<ByteBudget>(
         ByteBudget::Options{.limit_bytes = limit, .demand_reserve_bytes = reserve});

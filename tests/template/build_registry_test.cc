@@ -254,6 +254,23 @@ TEST_F(BadSnapshotTest, MetadataThatDeniesTheMemory) {
   ExpectRefusedBytes(FileKind::kMetadata, "{\"filesystem_only\":true}", "filesystem_only is true");
 }
 
+TEST_F(BuildRegistryTest, ABuildWithoutMemorySaysSo) {
+  TestBuild build = MakeTestBuild({.memfile_bytes = 0});
+  const std::string said = build.files[FileKind::kMetadata];
+  for (const auto& [metadata, value] :
+       std::map<std::string, std::string>{{"{}", "not set"},
+                                          {"{\"filesystem_only\":false}", "false"},
+                                          {"{\"filesystem_only\":1}", "1"}}) {
+    build.files[FileKind::kMetadata] = metadata;
+    const absl::Status added = Add(build).status();
+    EXPECT_EQ(CodeOf(added), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(added.message()), HasSubstr("filesystem_only is " + value + ", but"));
+  }
+  build.files[FileKind::kMetadata] = said;
+  ASSERT_OK(Add(build));
+  EXPECT_EQ(CodeOf(registry_->ReplaceMetadata(build.id, "{}")), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(BuildRegistryTest, MetadataWithoutABuildIdIsTaken) {
   TestBuild build = Make();
   build.files[FileKind::kMetadata] = "{\"template\":{\"kernel_version\":\"6\"}}";
@@ -698,7 +715,8 @@ TEST_F(BuildRegistryTest, ReadersSeeWholeSnapshotsWhileStatesChange) {
     });
   }
   for (int i = 0; i < 30; ++i) {
-    EXPECT_OK(registry_->ReplaceMetadata(build.id, "{\"n\":" + std::to_string(i) + "}"));
+    EXPECT_OK(registry_->ReplaceMetadata(
+        build.id, "{\"filesystem_only\":true,\"n\":" + std::to_string(i) + "}"));
     EXPECT_OK(registry_->RecordAttempt(build.id, absl::UnavailableError("x")));
   }
   stop = true;

@@ -189,7 +189,9 @@ void RegistryModelTest::Step() {
       break;
     case 10:
       if (random_() % 3 != 0) break;
-      model.metadata = "{\"n\":" + std::to_string(random_()) + "}";
+      model.metadata =
+          "{\"filesystem_only\":" + std::string(build.filesystem_only() ? "true" : "false") +
+          ",\"n\":" + std::to_string(random_()) + "}";
       ++model.metadata_version;
       ASSERT_OK(registry_->ReplaceMetadata(build.id, model.metadata));
       cache_->UpdatePins(build.id);

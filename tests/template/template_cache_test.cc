@@ -47,6 +47,18 @@ TEST_F(TemplateCacheTest, FilesystemOnlyBuildsLoad) {
   ExpectShows(**loaded, build);
 }
 
+// A base that has lost them shows the same files as one that never had them.
+TEST_F(TemplateCacheTest, MemoryThatIsGoneIsNotTakenForAFilesystemOnlyBuild) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  for (const FileKind kind : {FileKind::kMemfile, FileKind::kMemfileHeader, FileKind::kSnapfile}) {
+    memory_.Remove(BuildFileId{build.id, kind}.ObjectPath());
+  }
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  EXPECT_EQ(CodeOf(loaded.status()), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("filesystem_only is not set"));
+}
+
 TEST_F(TemplateCacheTest, EachLayerIsOpenedWithItsOwnBuildAndSources) {
   const TestBuild base = MakeTestBuild({.seed = 1});
   const TestBuild middle = MakeTestBuild({.seed = 2, .parent = &base});

@@ -56,7 +56,8 @@ class CrashTest : public testing::Test {
 
   static std::string MetadataOf(const TestBuild& build, uint64_t version) {
     if (version == 1) return build.files.at(FileKind::kMetadata);
-    return "{\"version_of_test\":" + std::to_string(version) + "}";
+    return "{\"filesystem_only\":" + std::string(build.filesystem_only() ? "true" : "false") +
+           ",\"version_of_test\":" + std::to_string(version) + "}";
   }
 
   struct Process {

@@ -81,6 +81,7 @@ class Template {
   explicit Template(Parts parts) : parts_(std::move(parts)) {}
 
   const BuildId& id() const { return parts_.id; }
+  // As metadata.json says: "filesystem_only": true.
   bool filesystem_only() const { return parts_.memfile == nullptr; }
 
   Device* Memfile() const { return parts_.memfile.get(); }  // Null when filesystem_only().
