@@ -28,7 +28,8 @@ inline constexpr uint64_t kMaxSnapfileBytes = kGiB;
 inline constexpr uint64_t kMaxMetadataBytes = 64 * kMiB;
 
 // The files of a snapshot that an orchestrator hands over, by absolute path. metadata and the
-// rootfs pair are required; memfile, its header and the snapfile come all three or not at all.
+// rootfs pair are required; memfile, its header and the snapfile come all three, or not at all when
+// metadata.json says "filesystem_only": true.
 struct SnapshotFiles {
   std::map<FileKind, std::string> paths;
 };
