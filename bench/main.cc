@@ -11,12 +11,12 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "base/tune_malloc.h"
 #include "bench/contest.h"
 #include "bench/network.h"
 #include "bench/targets.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
+#include "peerchunk/node/tune_process.h"
 
 namespace peerchunk::bench {
 namespace {
@@ -169,7 +169,7 @@ void AddOptions(CLI::App& app, Settings& settings) {
 
 int main(int argc, char** argv) {
   using namespace peerchunk::bench;
-  peerchunk::TuneMalloc();  // As the daemon does.
+  peerchunk::TuneProcess();  // As the daemon does.
   Settings settings;
   CLI::App app("Measures peerchunk against other ways to move a file, side by side.");
   AddOptions(app, settings);

@@ -7,11 +7,11 @@
 
 #include <spdlog/spdlog.h>
 
-#include "base/tune_malloc.h"
 #include "daemon/daemon.h"
 #include "daemon/options.h"
 #include "daemon/signals.h"
 #include "peerchunk/base/clock.h"
+#include "peerchunk/node/tune_process.h"
 
 namespace peerchunk {
 namespace {
@@ -81,7 +81,7 @@ int Main(int argc, char** argv) {
     std::fputs(command->text->c_str(), stdout);
     return EXIT_SUCCESS;
   }
-  TuneMalloc();
+  TuneProcess();
   absl::StatusOr<Signals> signals = Signals::Block();
   if (!signals.ok()) {
     std::fprintf(stderr, "peerchunkd: %s\n", std::string(signals.status().message()).c_str());

@@ -1,6 +1,7 @@
 #include "peer/http2/connection.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -128,23 +129,36 @@ void Connection::SendGathered(const std::shared_ptr<Call>& call) {
     MutexLock lock(mutex_);
     if (call->over) return;
     if (!std::exchange(call->gathering, true)) gathering_.push_back(call);
+    gather_at_ = absl::InfinitePast();
   }
   FlushUnlessDriven();
 }
 
 // Takes what has gathered, of calls that have nothing left of what they sent before.
 void Connection::GatherLocked() {
+  if (gathering_.empty()) return;
+  const absl::Time now = clock_.Now();
+  absl::Time again = absl::InfiniteFuture();
   std::erase_if(gathering_, [&](const std::shared_ptr<Call>& call) PEERCHUNK_REQUIRES(mutex_) {
-    if (!call->over && (call->id == 0 || !call->to_send.empty())) return false;
-    call->gathering = false;
-    if (call->over) return true;
-    const std::string message = call->sink->Gather();
-    if (!message.empty()) {
-      QueueLocked(*call, message);
-      PumpLocked(*call);
+    if (!call->over && (call->id == 0 || !call->to_send.empty())) {
+      again = absl::InfinitePast();
+      return false;
     }
+    if (!call->over) {
+      const CallSink::Gathered gathered = call->sink->Gather(now);
+      if (gathered.ask_again != absl::InfiniteFuture()) {
+        again = std::min(again, gathered.ask_again);
+        return false;
+      }
+      if (!gathered.message.empty()) {
+        QueueLocked(*call, gathered.message);
+        PumpLocked(*call);
+      }
+    }
+    call->gathering = false;
     return true;
   });
+  gather_at_ = again;
 }
 
 void Connection::Taken(Call& call, size_t message_bytes) {
@@ -187,8 +201,9 @@ void Connection::CloseLocked(Call& call) {
 }
 
 bool Connection::MayFlushLocked() const {
-  const bool any = !out_.empty() || !gathering_.empty();
-  return any && can_write_ && !writing_ && !blocked_ && !failed_;
+  if (!can_write_ || writing_ || blocked_ || failed_) return false;
+  return !out_.empty() || (!gathering_.empty() &&
+                           (gather_at_ == absl::InfinitePast() || clock_.Now() >= gather_at_));
 }
 
 void Connection::FlushUnlessDriven() {
@@ -206,11 +221,12 @@ void Connection::Flush() {
       MutexLock lock(mutex_);
       if (!MayFlushLocked()) return;
       GatherLocked();
-      if (out_.empty()) return;
+      if (out_.empty() && gather_at_ >= driver_sleeps_until_) return;
       frames.clear();
       frames.swap(out_);
-      writing_ = true;
+      writing_ = !frames.empty();
     }
+    if (frames.empty()) return WakeDriver();  // It has to send this when the time has come.
     size_t sent = 0;
     bool ended = false;
     while (sent < frames.size()) {
@@ -307,9 +323,7 @@ void Connection::Cancel(Waiter& waiter) {
 void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) {
   driver_ = waiter.get();
   driver_works_ = true;
-  // Polling takes a core from the others that wait here.
-  const bool poll =
-      usual_wait_ < kQuick && waiting_.empty() && !OneCore() && until != absl::InfinitePast();
+  const bool poll = usual_wait_ < kQuick && !OneCore() && until != absl::InfinitePast();
   mutex_.Unlock();
   Waiters ready;
   const absl::Status turn = Turn(until, poll, ready);
@@ -358,6 +372,12 @@ bool Connection::WaitForSocket(absl::Time until, short events) {
     if (blocked_) events |= POLLOUT;
   }
   Flush();
+  {
+    MutexLock lock(mutex_);
+    // Who is writing asks again when done, and wakes the driver.
+    if (!gathering_.empty() && !writing_) until = std::min(until, gather_at_);
+    driver_sleeps_until_ = until;
+  }
   timespec limit{};
   const timespec* timeout = nullptr;
   if (until != absl::InfiniteFuture()) {
@@ -370,6 +390,7 @@ bool Connection::WaitForSocket(absl::Time until, short events) {
   const int count = ppoll(fds, 2, timeout, nullptr);
   MutexLock lock(mutex_);
   driver_works_ = true;
+  driver_sleeps_until_ = absl::InfinitePast();
   if (count <= 0) return false;
   if (fds[1].revents != 0) {
     uint64_t wakes = 0;
@@ -431,7 +452,9 @@ absl::Status Connection::Receive(absl::Time until, bool poll, Waiters& ready) {
   return absl::UnavailableError("the peer has closed the connection");
 }
 
-// Asks again and again: an answer that comes soon is taken without the cost of falling asleep.
+// Asks again and again: an answer that comes soon is taken without the cost of falling asleep. Lets
+// whoever wants the core have it meanwhile, like those just woken here, and the peer on this
+// machine.
 absl::StatusOr<bool> Connection::Poll(absl::Time until, Waiters& ready) {
   {
     MutexLock lock(mutex_);
@@ -439,9 +462,11 @@ absl::StatusOr<bool> Connection::Poll(absl::Time until, Waiters& ready) {
   }
   Flush();
   bool got = false;
-  do {
+  while (true) {
     PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
-  } while (!got && clock_.Now() < until);
+    if (got || clock_.Now() >= until) break;
+    sched_yield();
+  }
   MutexLock lock(mutex_);
   driver_works_ = true;
   return got;

@@ -44,9 +44,13 @@ class CallSink {
   // The last of it. `unanswered`: nothing came back and nothing will, because the connection
   // went or is about to; the call may be made again over another one.
   virtual void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) = 0;
-  // What more there is to send, as one message; empty: nothing. Called under the connection's lock,
-  // after SendGathered.
-  virtual std::string Gather() { return {}; }
+  struct Gathered {
+    std::string message;                            // Empty: nothing now;
+    absl::Time ask_again = absl::InfiniteFuture();  // but then.
+  };
+  // What more there is to send, as one message. Called under the connection's lock, after
+  // SendGathered.
+  virtual Gathered Gather(absl::Time /*now*/) { return {}; }
 };
 
 // One connection to a gRPC server, and the calls on it. It has no thread: of those who wait for
@@ -180,10 +184,13 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::vector<std::shared_ptr<Call>> gathering_ PEERCHUNK_GUARDED_BY(mutex_);
   bool writing_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   bool blocked_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // The socket takes no more now.
+  absl::Time gather_at_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool can_write_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   Waiter* driver_ PEERCHUNK_GUARDED_BY(mutex_) = nullptr;
   bool driver_works_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // It flushes before it waits.
-  Waiters waiting_ PEERCHUNK_GUARDED_BY(mutex_);            // In the order in which they came.
+  // When it would look up by itself; the past when it does not sleep.
+  absl::Time driver_sleeps_until_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
+  Waiters waiting_ PEERCHUNK_GUARDED_BY(mutex_);  // In the order in which they came.
   absl::Duration usual_wait_ PEERCHUNK_GUARDED_BY(mutex_);
   std::map<uint32_t, std::shared_ptr<Call>> calls_ PEERCHUNK_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Call>> unstarted_ PEERCHUNK_GUARDED_BY(mutex_);

@@ -8,6 +8,15 @@
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::http2 {
+namespace {
+
+// So many messages may be unanswered before others gather, and for so long. Two: the peer has the
+// next one when it is done with one. The time is what a read waits here at most, whatever the peer
+// does.
+constexpr uint64_t kMessagesAhead = 2;
+constexpr absl::Duration kLongestGathering = absl::Microseconds(100);
+
+}  // namespace
 
 class SharedStream::Sink final : public CallSink {
  public:
@@ -19,11 +28,9 @@ class SharedStream::Sink final : public CallSink {
   void OnEnd(const absl::Status& status, bool, Waiters& ready) override {
     if (const auto stream = stream_.lock()) stream->OnEnd(status, ready);
   }
-  std::string Gather() override {
+  Gathered Gather(absl::Time now) override {
     const auto stream = stream_.lock();
-    if (stream == nullptr) return {};
-    MutexLock lock(stream->mutex_);
-    return stream->to_send_.Take();
+    return stream == nullptr ? Gathered() : stream->Gather(now);
   }
 
  private:
@@ -67,6 +74,7 @@ std::shared_ptr<SharedReads::Read> SharedStream::Ask(const PeerRequest& request,
       read->end = *end_;
       return read;
     }
+    read->message = messages_sent_ + 1;
     reads_.emplace(read->id, read);
     to_send_.Add(read->id, request,
                  deadline == absl::InfiniteFuture()
@@ -103,8 +111,22 @@ void SharedStream::Leave(Read& read, bool answered) {
     MutexLock lock(mutex_);
     if (reads_.erase(Of(read).id) == 0 || answered || end_) return;
     to_send_.Cancel(Of(read).id);
+    hurry_ = true;
   }
   connection_->SendGathered(call_);
+}
+
+CallSink::Gathered SharedStream::Gather(absl::Time now) {
+  MutexLock lock(mutex_);
+  if (to_send_.empty()) return {};
+  const absl::Time at_last = last_sent_ + kLongestGathering;
+  if (messages_sent_ - messages_answered_ >= kMessagesAhead && now < at_last && !hurry_) {
+    return {.message = {}, .ask_again = at_last};
+  }
+  ++messages_sent_;
+  last_sent_ = now;
+  hurry_ = false;
+  return {.message = to_send_.Take()};
 }
 
 // On the driver's thread, as are all calls of the sink.
@@ -115,21 +137,29 @@ void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
     connection_->Leave(*call_);
     return OnEnd(parts.status(), ready);
   }
-  MutexLock lock(mutex_);
-  answered_ = true;
-  for (ReadPart& part : *parts) {
-    const auto found = reads_.find(part.id);
-    if (found == reads_.end()) continue;  // Nobody waits for it any more.
-    OneRead& read = *found->second;
-    if (read.end) continue;
-    read.waiting_bytes += part.message.size();
-    if (read.waiting_bytes > kMaxWaitingBytes) {
-      read.end = absl::DataLossError("the peer sent more than was asked for");
-    } else {
-      read.parts.push_back(std::move(part));
-    }
-    ready.push_back(read.waiter);
+  bool gathered = false;
+  {
+    MutexLock lock(mutex_);
+    answered_ = true;
+    for (ReadPart& part : *parts) TakePart(std::move(part), ready);
+    gathered = !to_send_.empty();
   }
+  if (gathered) connection_->SendGathered(call_);
+}
+
+void SharedStream::TakePart(ReadPart part, Waiters& ready) {
+  const auto found = reads_.find(part.id);
+  if (found == reads_.end()) return;  // Nobody waits for it any more.
+  OneRead& read = *found->second;
+  messages_answered_ = std::max(messages_answered_, read.message);
+  if (read.end) return;
+  read.waiting_bytes += part.message.size();
+  if (read.waiting_bytes > kMaxWaitingBytes) {
+    read.end = absl::DataLossError("the peer sent more than was asked for");
+  } else {
+    read.parts.push_back(std::move(part));
+  }
+  ready.push_back(read.waiter);
 }
 
 void SharedStream::OnEnd(const absl::Status& status, Waiters& ready) {

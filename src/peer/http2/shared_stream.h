@@ -16,7 +16,8 @@
 namespace peerchunk::http2 {
 
 // A ReadBuildFile call on a connection. What several readers ask while the connection's driver is
-// at work goes in one message.
+// at work, or while the peer is busy with what they have asked before, goes in one message: each
+// costs the peer far more than one more read in it.
 class SharedStream final : public SharedReads, public std::enable_shared_from_this<SharedStream> {
  public:
   static std::shared_ptr<SharedStream> Open(std::shared_ptr<Connection> connection, Clock& clock);
@@ -39,6 +40,7 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
 
   struct OneRead final : Read {
     uint64_t id = 0;
+    uint64_t message = 0;  // The number of that which asks for it.
     const std::shared_ptr<Waiter> waiter = std::make_shared<Waiter>();
     // Under the stream's lock.
     std::deque<ReadPart> parts;
@@ -53,8 +55,9 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   SharedStream(std::shared_ptr<Connection> connection, Clock& clock)
       : connection_(std::move(connection)), clock_(clock) {}
   void OnMessage(const MessageBytes& message, Waiters& ready);
+  void TakePart(ReadPart part, Waiters& ready) PEERCHUNK_REQUIRES(mutex_);
   void OnEnd(const absl::Status& status, Waiters& ready);
-  void SendGathered();
+  CallSink::Gathered Gather(absl::Time now);
 
   const std::shared_ptr<Connection> connection_;
   Clock& clock_;
@@ -64,6 +67,10 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, std::shared_ptr<OneRead>> reads_ PEERCHUNK_GUARDED_BY(mutex_);
   ReadRequest to_send_ PEERCHUNK_GUARDED_BY(mutex_);
+  bool hurry_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // It waits for no answer.
+  uint64_t messages_sent_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  uint64_t messages_answered_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // The last one so far, in part.
+  absl::Time last_sent_ PEERCHUNK_GUARDED_BY(mutex_);
   bool answered_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);  // Set once.
 };
