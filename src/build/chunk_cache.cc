@@ -631,7 +631,7 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
     const uint64_t end_of_extent = CeilDiv(at + extent->length, kPageBytes);
     const bool written_before = present_.FindUnset(at / kPageBytes, end_of_extent) == end_of_extent;
     if (!extent->zero && !written_before) {
-      const absl::Status written = file_.WriteVectorAt(at, extent->pieces);
+      absl::Status written = file_.WriteVectorAt(at, extent->pieces);
       if (!written.ok()) {
         Logger("build").warn("event=cache_write_failed file={} error=\"{}\"", id_.ObjectPath(),
                              std::string_view(written.message().data(), written.message().size()));

@@ -230,7 +230,7 @@ absl::Status LocalBuildFile::ReadChecked(const PageSums& sums, ByteRange range, 
 }
 
 absl::Status LocalBuildFile::ReportCorrupt(std::string_view what) {
-  const absl::Status lost = absl::DataLossError(AbslView(what));
+  absl::Status lost = absl::DataLossError(AbslView(what));
   if (!corrupt_reported_.exchange(true) && on_corrupt_) {
     on_corrupt_(Annotate(lost, id_.ObjectPath()));
   }

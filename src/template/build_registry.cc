@@ -117,7 +117,8 @@ struct BuildRegistry::Impl : std::enable_shared_from_this<Impl> {
   void PublishLocked(RecordedBuild build) PEERCHUNK_REQUIRES(mutex) {
     build.status.incarnation = incarnation;
     build.status.sequence = ++sequence;
-    slots[build.id].record = std::make_shared<const RecordedBuild>(std::move(build));
+    Slot& slot = slots[build.id];
+    slot.record = std::make_shared<const RecordedBuild>(std::move(build));
   }
 
   // Waits for the turn to change a build; the record as it is then. NotFound: no such build.

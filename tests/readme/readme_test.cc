@@ -22,7 +22,8 @@ TEST(ReadmeTest, EmbeddedNodePausesAndResumesABuild) {
   peerchunk::SnapshotFiles files;
   files.paths[FileKind::kRootfs] = folder.Write("in/rootfs.ext4", rootfs);
   files.paths[FileKind::kRootfsHeader] = folder.Write("in/rootfs.ext4.header", header->Encode());
-  files.paths[FileKind::kMetadata] = folder.Write("in/metadata.json", R"({"version":2,"filesystem_only":true})");
+  files.paths[FileKind::kMetadata] =
+      folder.Write("in/metadata.json", R"({"version":2,"filesystem_only":true})");
 
   const absl::Status status =
       ServeNode("127.0.0.1:0", folder.PathOf("data"), [&](peerchunk::Node& node) -> absl::Status {

@@ -43,7 +43,8 @@ class DyingPeersTest : public testing::TestWithParam<MakeConnector> {
       addresses.push_back(ways_.back()->address());
     }
     PeerBudgets budgets;
-    // So long that a busy machine keeps to it: what is not hedged has to come from a peer sometimes.
+    // So long that a busy machine keeps to it: what is not hedged has to come from a peer
+    // sometimes.
     budgets.dial = budgets.first_byte = budgets.stall = absl::Milliseconds(500);
     budgets.hedge_ceiling = absl::Milliseconds(20);
     budgets.hedge_share = 0.5;

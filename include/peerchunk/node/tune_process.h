@@ -3,8 +3,8 @@
 namespace peerchunk {
 
 // Sets what a process that serves or reads chunks needs to be quick, as peerchunkd does; without it
-// everything works, slower. Called once, at the beginning of main: before there are other threads and
-// before anything of gRPC is used.
+// everything works, slower. Called once, at the beginning of main: before there are other threads
+// and before anything of gRPC is used.
 //
 //   malloc  glibc gives memory back and faults it in again all the time, which costs up to half of
 //           the speed.

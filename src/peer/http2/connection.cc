@@ -56,7 +56,7 @@ Connection::~Connection() = default;
 
 // --- Sending.
 
-std::shared_ptr<Connection::Call> Connection::Start(Request request,
+std::shared_ptr<Connection::Call> Connection::Start(const Request& request,
                                                     std::shared_ptr<CallSink> sink) {
   auto call = std::make_shared<Call>(std::move(sink),
                                      EncodeRequestHead({.path = request.method,

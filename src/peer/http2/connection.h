@@ -83,7 +83,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   ~Connection();
 
   // Nothing is said about a call that could not be begun but through `sink`.
-  std::shared_ptr<Call> Start(Request request, std::shared_ptr<CallSink> sink);
+  std::shared_ptr<Call> Start(const Request& request, std::shared_ptr<CallSink> sink);
   // There is more to send in a call begun with `more_follow`: its sink is asked for it when it can
   // go out, which is before this returns or, when the driver is at work, when that has done.
   void SendGathered(const std::shared_ptr<Call>& call);
