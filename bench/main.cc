@@ -158,8 +158,9 @@ void AddOptions(CLI::App& app, Settings& settings) {
                  "of TCP, for all contenders, in a network namespace of their own (as root)")
       ->capture_default_str();
   app.add_option("--folder", settings.folder, "where files are made; default: TMPDIR, or /tmp");
-  app.add_option("--json", settings.json_path, "also write the results here");
-  app.add_option("--svg", settings.svg_path, "also draw the ratios here");
+  // bench/run gives both; what is said behind that holds.
+  app.add_option("--json", settings.json_path, "also write the results here")->take_last();
+  app.add_option("--svg", settings.svg_path, "also draw the ratios here")->take_last();
   app.add_option("--least-over-naive", settings.least_over_naive,
                  "fail unless every bulk work is so many times as fast as the naive port");
 }

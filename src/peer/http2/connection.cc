@@ -140,10 +140,8 @@ void Connection::GatherLocked() {
   const absl::Time now = clock_.Now();
   absl::Time again = absl::InfiniteFuture();
   std::erase_if(gathering_, [&](const std::shared_ptr<Call>& call) PEERCHUNK_REQUIRES(mutex_) {
-    if (!call->over && (call->id == 0 || !call->to_send.empty())) {
-      again = absl::InfinitePast();
-      return false;
-    }
+    // What lets it go on, the call's start or more window, puts out frames, and so asks again.
+    if (!call->over && (call->id == 0 || !call->to_send.empty())) return false;
     if (!call->over) {
       const CallSink::Gathered gathered = call->sink->Gather(now);
       if (gathered.ask_again != absl::InfiniteFuture()) {
@@ -374,8 +372,10 @@ bool Connection::WaitForSocket(absl::Time until, short events) {
   Flush();
   {
     MutexLock lock(mutex_);
-    // Who is writing asks again when done, and wakes the driver.
-    if (!gathering_.empty() && !writing_) until = std::min(until, gather_at_);
+    // Where nothing can be sent, what changes that wakes the driver: the dial's end, the socket's
+    // taking more, or who is writing when done.
+    const bool may_send = can_write_ && !blocked_ && !writing_;
+    if (may_send && !gathering_.empty()) until = std::min(until, gather_at_);
     driver_sleeps_until_ = until;
   }
   timespec limit{};

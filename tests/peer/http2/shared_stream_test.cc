@@ -1,9 +1,16 @@
 // Demand reads over one call, against a server that is played frame by frame.
 #include "peer/http2/shared_stream.h"
 
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <atomic>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -103,6 +110,54 @@ TEST_F(SharedStreamTest, AReadThatIsGivenUpIsCancelledAtOnce) {
   const auto third = Ask();
   stream_->Leave(*second, /*answered=*/false);
   EXPECT_EQ(NextMessage(), (Asked{.reads = {3}, .cancelled = {2}}));
+}
+
+// A peer that is being dialled.
+class PendingSocket final : public Socket {
+ public:
+  explicit PendingSocket(std::atomic<int>& looks) : looks_(looks) {
+    std::tie(socket_, other_) = MakeQuietPair();
+  }
+  int fd() const override { return socket_.fd(); }
+  absl::StatusOr<bool> Open() override {
+    ++looks_;
+    return false;
+  }
+  short OpenEvents() const override { return POLLIN; }
+  absl::StatusOr<size_t> Read(absl::Span<char>, absl::Span<char>) override { return 0; }
+  absl::StatusOr<size_t> Write(std::string_view) override { return 0; }
+  void Shutdown() override {}
+
+ private:
+  static std::pair<File, File> MakeQuietPair() {
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    return {File(ends[0]), File(ends[1])};
+  }
+
+  std::atomic<int>& looks_;
+  File socket_;
+  File other_;
+};
+
+TEST(SharedStreamDialTest, AReaderSleepsWhileThePeerIsDialled) {
+  test::SimulatedClock clock;
+  std::atomic<int> looks = 0;
+  const auto stream =
+      SharedStream::Open(std::make_shared<Connection>(std::make_unique<PendingSocket>(looks),
+                                                      "10.0.0.1:1", false, clock),
+                         clock);
+  const auto read =
+      stream->Ask({.file = {BuildId({1}), FileKind::kMemfile}, .offset = 0, .length = 4096},
+                  absl::InfiniteFuture());
+  std::thread reader([&] {
+    EXPECT_TRUE(absl::IsCancelled(stream->Await(*read, absl::InfiniteFuture()).status()));
+  });
+  while (looks == 0) std::this_thread::yield();
+  for (int i = 0; i < 20'000; ++i) std::this_thread::yield();  // Enough for thousands of looks.
+  stream->Cancel(*read);
+  reader.join();
+  EXPECT_LE(looks, 10);
 }
 
 }  // namespace
