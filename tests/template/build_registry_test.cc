@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <thread>
 
+#include <absl/synchronization/notification.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -79,6 +80,13 @@ class BuildRegistryTest : public testing::Test {
     }
     ASSERT_OK(registry_->ConfirmInBase({build.id, FileKind::kMetadata}, 1));
     ASSERT_OK(registry_->MarkDurable(build.id));
+  }
+
+  // Everything that was given to the pool until now is done after this.
+  void WaitForPool() {
+    absl::Notification done;
+    pool_.Run(Priority::kPrefetch, [&] { done.Notify(); });
+    done.WaitForNotification();
   }
 
   TempDir dir_{TempDir::Place::kMemory};
@@ -613,6 +621,7 @@ TEST_F(BuildRegistryTest, ABuildThatCannotBeReadJustNowStaysWhereItIs) {
   const TestBuild build = Make();
   ASSERT_OK(Add(build));
   registry_ = nullptr;
+  WaitForPool();  // The build is being synced; that needs descriptors, too.
   // The folder, its lock and the build's folder may still be opened; the record may not. What is
   // open already need not have the lowest numbers.
   std::vector<File> next;
