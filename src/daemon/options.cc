@@ -14,6 +14,7 @@
 #include "daemon/option_table.h"
 #include "daemon/toml.h"
 #include "peerchunk/base/file.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -50,7 +51,7 @@ absl::Status UnknownKey(const TomlEntry& entry, const std::string& path) {
 }
 
 absl::Status ReadFile(const std::string& path, GivenByName& given) {
-  constexpr uint64_t kMaxBytes = 1024 * 1024;
+  constexpr uint64_t kMaxBytes = kMiB;
   const absl::StatusOr<File> file = File::Open(path, O_RDONLY);
   if (!file.ok()) return Annotate(file.status(), "configuration file " + path);
   std::string text(kMaxBytes, '\0');

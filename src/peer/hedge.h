@@ -9,6 +9,7 @@
 #include "peer/base_source.h"
 #include "peer/source_set.h"
 #include "peerchunk/base/mutex.h"
+#include "peerchunk/base/range.h"
 
 namespace peerchunk {
 
@@ -19,7 +20,7 @@ namespace peerchunk {
 // still blocks; nothing waits for a hedge but the end of the directory.
 class Hedge {
  public:
-  static constexpr uint64_t kWindowBytes = 1024 * 1024;
+  static constexpr uint64_t kWindowBytes = kMiB;
 
   struct Plan {
     FileKind kind;

@@ -22,7 +22,8 @@ PeerAttempt::PeerAttempt(const SourceSet& sources, const PeerLink& peer,
       judge_speed_at_(plan.leave_at),
       rate_(sources.budgets().stall) {
   if (client_->IsConnected()) connected_at_ = started_;
-  stream_ = client_->GetBuildFile(plan.request, {.deadline = plan.deadline, .cancellation = stop});
+  stream_ = client_->GetBuildFile(
+      plan.request, {.deadline = plan.deadline, .cancellation = stop, .into = plan.into});
 }
 
 PeerAttempt::~PeerAttempt() {

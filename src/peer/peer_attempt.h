@@ -27,6 +27,7 @@ class PeerAttempt {
     absl::Time leave_at;
     bool range_known_valid = false;
     uint64_t least_size = 0;  // Of the file.
+    char* into = nullptr;     // As PeerCallOptions has it.
   };
 
   // What came of waiting.

@@ -59,7 +59,7 @@ class SourceReader {
     // The bytes of one source only: begins again, at offset 0, when the source changes.
     bool whole = false;
     // Where the byte at `offset` goes: every extent is copied there, or read there in the first
-    // place.
+    // place; from reached() on, what is there was not checked.
     char* into = nullptr;
     PeerLane lane = PeerLane::kDemand;
   };

@@ -60,6 +60,7 @@ absl::Status SourceReader::StartPeer(size_t peer) {
     plan.request.offset = reached_;
     const uint64_t rest = RemainingLength();
     if (rest != UINT64_MAX) plan.request.length = rest;
+    if (plan_.into != nullptr) plan.into = plan_.into + (reached_ - plan_.offset);
   }
   plan.wants_bytes = !plan_.head_only;
   plan.least_size = options_.least_size;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "peerchunk/base/mutex.h"
+#include "peerchunk/base/range.h"
 
 namespace peerchunk {
 
@@ -14,8 +15,8 @@ namespace peerchunk {
 // nobody uses. Thread-safe; shared with the buffers, which come back on any thread.
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
-  static constexpr uint64_t kSmallBytes = 256 * 1024;
-  static constexpr uint64_t kLargeBytes = 1024 * 1024;
+  static constexpr uint64_t kSmallBytes = 256 * kKiB;
+  static constexpr uint64_t kLargeBytes = kMiB;
 
   // Memory for `bytes`; given back when it goes.
   class Buffer {

@@ -9,6 +9,7 @@
 
 #include "base/grpc_status.h"
 #include "base/logging.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
 
@@ -85,7 +86,7 @@ absl::StatusOr<std::unique_ptr<ChunkService>> ChunkService::Create(TemplateCache
       options.max_relays_per_peer == 0) {
     return absl::InvalidArgumentError("ChunkService needs at least one of each thread and stream");
   }
-  constexpr uint64_t kLeastBudget = 2 * 1024 * 1024;
+  constexpr uint64_t kLeastBudget = 2 * kMiB;
   if (options.max_bytes_in_flight < kLeastBudget) {
     return absl::InvalidArgumentError(absl::StrCat("max_bytes_in_flight is ",
                                                    options.max_bytes_in_flight,

@@ -22,8 +22,8 @@ namespace peerchunk {
 // one thread at a time.
 class ExtentSource {
  public:
-  static constexpr uint64_t kWindowBytes = 1024 * 1024;
-  static constexpr uint64_t kPieceBytes = 256 * 1024;
+  static constexpr uint64_t kWindowBytes = kMiB;
+  static constexpr uint64_t kPieceBytes = 256 * kKiB;
 
   // `present_only`: stops at the first block that is not on this node.
   ExtentSource(std::shared_ptr<BuildFile> file, ByteRange range, bool present_only,

@@ -15,6 +15,7 @@
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
 #include "service/extent_source.h"
@@ -26,19 +27,19 @@
 namespace peerchunk {
 namespace {
 
-constexpr uint64_t kMaxReadBytes = 1024 * 1024;  // Of one read; longer ones have GetBuildFile.
-constexpr uint64_t kInlineBytes = 64 * 1024;     // Read on the queue's thread, if in memory.
+constexpr uint64_t kMaxReadBytes = kMiB;      // Of one read; longer ones have GetBuildFile.
+constexpr uint64_t kInlineBytes = 64 * kKiB;  // Read on the queue's thread, if in memory.
 // With so many reads under way no more are taken from the stream until some are answered; one
 // message may bring as many, and those beyond are refused.
 constexpr size_t kMostUnderWay = 512;
 // A longer message is none of a reader's: of a read 5 bytes are the least.
 constexpr size_t kMostReadsParsed = 16 * kMostUnderWay;
 // A message is closed when it has this much; less than what a reader takes even with 1 MiB more.
-constexpr size_t kMessageBytes = 512 * 1024;
+constexpr size_t kMessageBytes = 512 * kKiB;
 // Data up to this is put into the message: a slice of its own costs more.
-constexpr size_t kCopyBytes = 16 * 1024;
+constexpr size_t kCopyBytes = 16 * kKiB;
 // A slice that short answers share.
-constexpr size_t kRoomBytes = 64 * 1024;
+constexpr size_t kRoomBytes = 64 * kKiB;
 // What an answer takes beside its data.
 constexpr uint64_t kPartBytes = 256;
 

@@ -7,6 +7,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "peerchunk/base/range.h"
 #include "peerchunk/storage/storage.h"
 
 namespace peerchunk {
@@ -19,7 +20,7 @@ struct LocalSidecar {
   ObjectMetadata metadata;
 };
 
-inline constexpr uint64_t kMaxSidecarBytes = 64 * 1024;
+inline constexpr uint64_t kMaxSidecarBytes = 64 * kKiB;
 
 // InvalidArgument when the metadata is not UTF-8, which neither JSON nor Cloud Storage can keep, or
 // does not fit into kMaxSidecarBytes.

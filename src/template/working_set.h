@@ -9,6 +9,8 @@
 
 #include <absl/status/statusor.h>
 
+#include "peerchunk/base/range.h"
+
 namespace peerchunk {
 
 // The parts of a build's memory that a resume reads first, in that order: what `prefetch.memory` of
@@ -21,7 +23,7 @@ struct WorkingSet {
 };
 
 // The same for what is recorded and what is followed; more than this is left out.
-inline constexpr size_t kMaxWorkingSetBlocks = 32 * 1024;
+inline constexpr size_t kMaxWorkingSetBlocks = 32 * kKiB;
 
 // What a metadata.json, or what EncodeWorkingSet made, says of a memory of `device_bytes`: nothing
 // when it says nothing. Total; InvalidArgument for anything else that is no working set of it.

@@ -15,7 +15,7 @@ namespace peerchunk {
 
 struct ChunkCacheOptions {
   // The grid of fetches, the same for every source of the file. A multiple of the page size.
-  uint64_t chunk_bytes = 256 * 1024;
+  uint64_t chunk_bytes = 256 * kKiB;
   // A fetch belongs to no caller: its own limit, after which waiters get an error and may try
   // again.
   absl::Duration fetch_timeout = absl::Seconds(60);

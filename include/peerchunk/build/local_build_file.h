@@ -16,7 +16,7 @@ namespace peerchunk {
 
 // The checksums that Pause records of one file: one CRC32C of the whole and one per 1 MiB block.
 struct FileChecksums {
-  static constexpr uint64_t kBlockBytes = 1024 * 1024;
+  static constexpr uint64_t kBlockBytes = kMiB;
 
   uint64_t size = 0;
   uint32_t crc32c = 0;

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "peerchunk/base/range.h"
+
 namespace peerchunk {
 
 // A stretch of bytes on their way to another node: zeros, which do not travel, or data.
@@ -17,11 +19,11 @@ struct Run {
 };
 
 // A shorter run of zeros is sent as data: a message costs more than it saves.
-inline constexpr uint64_t kMinZeroRunBytes = 64 * 1024;
+inline constexpr uint64_t kMinZeroRunBytes = 64 * kKiB;
 
 // A longer run of data is cut: what is read and sent in pieces of this size stays in a core's cache
 // in between.
-inline constexpr uint64_t kMaxDataRunBytes = 256 * 1024;
+inline constexpr uint64_t kMaxDataRunBytes = 256 * kKiB;
 
 // `bytes` as runs, in order and without a gap. Zeros are looked for page by page; bytes that are
 // all zero are one run of zeros, however few.

@@ -48,7 +48,7 @@ struct NodeOptions {
   std::shared_ptr<grpc::ChannelCredentials> peer_credentials;
 
   uint64_t cache_capacity_bytes = 64ull << 30;
-  uint64_t chunk_bytes = 256 * 1024;
+  uint64_t chunk_bytes = 256 * kKiB;
   size_t fetch_threads = 16;
   size_t prefetch_threads = 8;  // For bytes that nobody waits for.
   // How far ahead of one sequence of a guest's reads; less than a chunk: not at all.

@@ -27,14 +27,20 @@ struct PeerRequest {
   bool prefetch = false;  // Nobody waits for these bytes.
 };
 
-// The limits of one call to a peer.
+// The limits of one call to a peer, and where its bytes go.
 struct PeerCallOptions {
   absl::Time deadline = absl::InfiniteFuture();
   std::stop_token cancellation;
+  // Where the byte at the request's offset goes: a transport may put what comes there itself, at
+  // any time until the stream is destroyed, and what it puts there is NOT checked. It writes each
+  // byte at most once, in the order of the file, so that what was checked once stays as it is.
+  // Null: nowhere. Room for the request's length, which is there.
+  char* into = nullptr;
 };
 
 // A run of bytes as it came off the wire: NOT checked yet; the reader checks offset, order, length
-// and `crc32c` before anyone sees it. Pieces live until the stream's next message.
+// and `crc32c` before anyone sees it. Pieces live until the stream's next message, or lie where
+// `into` says.
 struct PeerExtent {
   uint64_t offset = 0;
   uint64_t length = 0;

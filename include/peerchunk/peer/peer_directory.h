@@ -13,6 +13,7 @@
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/metrics.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/peer/address_policy.h"
 #include "peerchunk/peer/chunk_service_client.h"
 #include "peerchunk/storage/storage.h"
@@ -25,7 +26,7 @@ struct PeerBudgets {
   absl::Duration dial = absl::Milliseconds(1500);
   absl::Duration first_byte = absl::Seconds(3);
   absl::Duration stall = absl::Seconds(2);  // Over which a stream must have kept the floor rate.
-  uint64_t floor_bytes_per_second = 256 * 1024;
+  uint64_t floor_bytes_per_second = 256 * kKiB;
   absl::Duration hedge_floor = absl::Milliseconds(20);
   absl::Duration hedge_ceiling = absl::Milliseconds(500);
   double hedge_share = 0.05;  // Of all reads...

@@ -9,6 +9,7 @@
 
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/metrics.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/template/template_cache.h"
 
 namespace grpc {
@@ -39,8 +40,8 @@ class ChunkService {
     // quarter of it, and at most half of what the others leave. Streams wait their turn, demand
     // first; what would wait too long, and a stream beyond `max_streams`, is refused with
     // RESOURCE_EXHAUSTED and a retry hint.
-    uint64_t max_bytes_in_flight = 64 * 1024 * 1024;
-    uint64_t demand_reserve_bytes = 8 * 1024 * 1024;  // Of these, never given to prefetch.
+    uint64_t max_bytes_in_flight = 64 * kMiB;
+    uint64_t demand_reserve_bytes = 8 * kMiB;  // Of these, never given to prefetch.
     absl::Duration longest_demand_wait = absl::Milliseconds(50);  // Of a request's first bytes.
     absl::Duration longest_prefetch_wait = absl::Seconds(1);
     // A call whose message makes no way for so long is cancelled: its reader does not read.

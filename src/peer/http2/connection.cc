@@ -12,15 +12,18 @@
 #include <utility>
 
 #include "peer/http2/connection_call.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::http2 {
 namespace {
 
 // Holds any frame but DATA whole.
-constexpr size_t kStagedBytes = 128 * 1024;
+constexpr size_t kStagedBytes = 128 * kKiB;
 // What is left of a message is read straight into it when it is as much.
 constexpr size_t kDirectBytes = 4096;
+// Behind a long message: enough for the headers and the head of the next one.
+constexpr size_t kBulkStagedBytes = 4096;
 // The connection as a whole is held back only by what its calls may be sent.
 constexpr uint32_t kConnectionWindow = kMaxWindow;
 // How long the driver polls before it waits, and how quick answers must have been for that.
@@ -63,7 +66,7 @@ std::shared_ptr<Connection::Call> Connection::Start(const Request& request,
                                                         .authority = authority_,
                                                         .tls = tls_,
                                                         .timeout = request.timeout}),
-                                     request.more_follow, pool_);
+                                     request, pool_);
   std::optional<absl::Status> refused;
   {
     MutexLock lock(mutex_);
@@ -172,12 +175,16 @@ void Connection::Taken(Call& call, size_t message_bytes) {
 }
 
 void Connection::Leave(Call& call) {
+  bool closed = false;
   {
     MutexLock lock(mutex_);
-    if (call.over) return;
-    CloseLocked(call);
+    if (!call.over) {
+      CloseLocked(call);
+      closed = true;
+    }
+    while (filling_ == &call) filled_.Wait(mutex_);
   }
-  FlushUnlessDriven();
+  if (closed) FlushUnlessDriven();
 }
 
 // The call is over on this side: nothing of it is waited for any more.
@@ -410,16 +417,24 @@ absl::StatusOr<bool> Connection::ReadSome(Waiters& ready) {
     staged_end_ -= staged_begin_;
     staged_begin_ = 0;
   }
-  const absl::Span<char> staging =
+  absl::Span<char> staging =
       absl::MakeSpan(staged_.data() + staged_end_, staged_.size() - staged_end_);
+  // What is staged is copied once more: little of a long message should be.
+  if (bulk_ && staged_end_ == 0) staging = staging.first(kBulkStagedBytes);
   absl::Span<char> direct;
-  if (data_ && data_->call != nullptr && staging.size() == staged_.size()) {
+  if (data_ && data_->left > 0 && data_->call != nullptr && staged_end_ == 0 && BeginFill()) {
     direct = data_->call->assembler.Target();
     direct = direct.first(std::min<size_t>(direct.size(), data_->left));
-    if (direct.size() < kDirectBytes) direct = {};
+    if (direct.size() < kDirectBytes && !bulk_) {
+      direct = {};
+      EndFill();
+    }
   }
-  PEERCHUNK_ASSIGN_OR_RETURN(const size_t got, direct.empty() ? socket_->Read(staging, {})
-                                                              : socket_->Read(direct, staging));
+  const absl::StatusOr<size_t> read =
+      direct.empty() ? socket_->Read(staging, {}) : socket_->Read(direct, staging);
+  if (!direct.empty() && (!read.ok() || *read == 0)) EndFill();
+  PEERCHUNK_RETURN_IF_ERROR(read);
+  const size_t got = *read;
   expect_more_ = got > 0 && got >= (direct.empty() ? staging.size() : direct.size());
   const size_t in_place = std::min(got, direct.size());
   staged_end_ += got - in_place;

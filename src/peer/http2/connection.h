@@ -41,6 +41,10 @@ class CallSink {
  public:
   virtual ~CallSink() = default;
   virtual void OnMessage(MessageBytes message, Waiters& ready) = 0;
+  // Of a call begun with `head_bytes`; see MessageAssembler::PlaceTail. Takes no lock.
+  virtual absl::Span<char> PlaceTail(std::string_view /*head*/, size_t /*message_bytes*/) {
+    return {};
+  }
   // The last of it. `unanswered`: nothing came back and nothing will, because the connection
   // went or is about to; the call may be made again over another one.
   virtual void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) = 0;
@@ -58,7 +62,7 @@ class CallSink {
 // another takes over. Who owns it calls Tend now and then, for the time when nobody waits. What is
 // sent is sent by whoever has it, or by the driver when that is at work anyway, so that much of it
 // goes in one message. Data is read from the socket into the memory that its message is handed out
-// in.
+// in, which may be where the call's owner wants it.
 //
 // A peer can make it fail, but not use more memory than the windows of its calls, and not wait
 // past a deadline. Thread-safe; kept alive by its calls' owners.
@@ -72,6 +76,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     absl::Duration timeout = absl::InfiniteDuration();
     std::string message;
     bool more_follow = false;  // SendGathered is called for this call; no `message` then.
+    // The sink is asked where the tails of messages go, given heads of so many bytes; 0: it is not.
+    size_t head_bytes = 0;
   };
 
   // What the peer may send of one call before any of it is taken.
@@ -89,7 +95,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void SendGathered(const std::shared_ptr<Call>& call);
   // `message_bytes` of a message of this call were taken: the peer may send as much again.
   void Taken(Call& call, size_t message_bytes);
-  // The call's owner wants no more: cancels what is not over.
+  // The call's owner wants no more: cancels what is not over. Nothing is written any more to where
+  // the sink has placed it when this returns; what takes the time of one read that does not block.
   void Leave(Call& call);
 
   // Waits until `waiter` is ready, which it then no longer is, and drives the connection meanwhile
@@ -144,6 +151,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   absl::Status Receive(absl::Time until, bool poll, Waiters& ready);
   absl::Status Parse(Waiters& ready);
   absl::Status BeginData(const FrameHeader& frame, uint32_t padding);
+  bool BeginFill();
+  void EndFill();
   absl::Status TakeData(size_t bytes, Waiters& ready);
   absl::Status EndData(Waiters& ready);
   absl::Status OnFrame(const FrameHeader& frame, std::string_view payload, Waiters& ready);
@@ -171,6 +180,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   // The driver's.
   bool opened_ = false;
   bool expect_more_ = false;
+  bool bulk_ = false;         // The last message was a long one; so the next may be.
   std::vector<char> staged_;  // [begin, end) is not parsed yet.
   size_t staged_begin_ = 0;
   size_t staged_end_ = 0;
@@ -190,6 +200,9 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   bool driver_works_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // It flushes before it waits.
   // When it would look up by itself; the past when it does not sleep.
   absl::Time driver_sleeps_until_ PEERCHUNK_GUARDED_BY(mutex_) = absl::InfinitePast();
+  // Whose memory the driver writes to without the lock, where that is not the call's own.
+  Call* filling_ PEERCHUNK_GUARDED_BY(mutex_) = nullptr;
+  CondVar filled_;
   Waiters waiting_ PEERCHUNK_GUARDED_BY(mutex_);  // In the order in which they came.
   absl::Duration usual_wait_ PEERCHUNK_GUARDED_BY(mutex_);
   std::map<uint32_t, std::shared_ptr<Call>> calls_ PEERCHUNK_GUARDED_BY(mutex_);

@@ -5,15 +5,17 @@
 
 #include "peer/http2/connection.h"
 #include "peer/http2/connection_call.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::http2 {
 namespace {
 
-constexpr size_t kMaxControlFrameBytes = 64 * 1024;
+constexpr size_t kMaxControlFrameBytes = 64 * kKiB;
 constexpr uint64_t kGiveBackAt = 1 << 29;
+constexpr size_t kLongMessageBytes = 256 * kKiB;
 // A peer that makes this client answer, and does not read the answers, is left.
-constexpr size_t kMaxQueuedBytes = 4 * 1024 * 1024;
+constexpr size_t kMaxQueuedBytes = 4 * kMiB;
 
 absl::Status Violation(std::string_view what) {
   return absl::InternalError(absl::StrCat("the peer broke HTTP/2: ", AbslView(what)));
@@ -49,6 +51,7 @@ absl::Status Connection::Parse(Waiters& ready) {
       } else if (data_->call == nullptr) {
         data_->left -= static_cast<uint32_t>(take);
       } else {
+        if (!BeginFill()) continue;
         const absl::Span<char> target = data_->call->assembler.Target();
         take = std::min(take, target.size());
         std::memcpy(target.data(), at, take);
@@ -100,17 +103,41 @@ absl::Status Connection::BeginData(const FrameHeader& frame, uint32_t padding) {
   return absl::OkStatus();
 }
 
-// `bytes` of the frame's data are where the assembler wanted them.
+// Before anything is written to where the frame's call wants it. False: nobody wants it any more.
+bool Connection::BeginFill() {
+  if (!data_->call->in_place) return true;
+  MutexLock lock(mutex_);
+  if (data_->call->over) {
+    data_->call = nullptr;
+    return false;
+  }
+  filling_ = data_->call.get();
+  return true;
+}
+
+void Connection::EndFill() {
+  if (!data_->call->in_place) return;
+  {
+    MutexLock lock(mutex_);
+    filling_ = nullptr;
+  }
+  filled_.NotifyAll();
+}
+
+// `bytes` of the frame's data are where the assembler wanted them. Ends what BeginFill began.
 absl::Status Connection::TakeData(size_t bytes, Waiters& ready) {
   data_->left -= static_cast<uint32_t>(bytes);
   const std::shared_ptr<Call> call = data_->call;
   auto message = call->assembler.Filled(bytes);
+  EndFill();
   if (!message.ok()) {
     data_->call = nullptr;
     End(call, message.status(), /*unanswered=*/false, ready);
     return absl::OkStatus();
   }
-  if (message->has_value()) call->sink->OnMessage(**std::move(message), ready);
+  if (!message->has_value()) return absl::OkStatus();
+  bulk_ = call->assembler.message_bytes() >= kLongMessageBytes;
+  call->sink->OnMessage(**std::move(message), ready);
   return absl::OkStatus();
 }
 

@@ -9,6 +9,8 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include "peerchunk/base/range.h"
+
 struct nghttp2_hd_inflater;
 
 // Header blocks (HPACK, RFC 7541) of gRPC calls.
@@ -17,7 +19,7 @@ namespace peerchunk::http2 {
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
 // No header block of a call needs as much; a longer one is refused.
-inline constexpr size_t kMaxHeaderBlockBytes = 64 * 1024;
+inline constexpr size_t kMaxHeaderBlockBytes = 64 * kKiB;
 
 struct RequestHead {
   std::string_view path;

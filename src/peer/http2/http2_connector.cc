@@ -123,18 +123,16 @@ class Http2Client final : public ChunkServiceClient,
     auto connection = UsableConnection();
     if (!connection.ok()) return std::make_shared<http2::NoSharedReads>(connection.status());
     std::shared_ptr<http2::SharedStream> ended;  // Goes without the lock.
+    std::shared_ptr<http2::SharedStream> stream;
     {
       MutexLock lock(mutex_);
-      if (stream_ != nullptr && stream_->IsAlive()) return stream_;
+      if (stream_ == nullptr || !stream_->IsAlive()) {
+        ended = std::exchange(stream_, http2::SharedStream::Make(*std::move(connection), clock_));
+      }
+      stream = stream_;
     }
-    auto made = http2::SharedStream::Open(*std::move(connection), clock_);
-    MutexLock lock(mutex_);
-    if (stream_ != nullptr && stream_->IsAlive()) {
-      ended = std::move(made);
-      return stream_;
-    }
-    ended = std::exchange(stream_, std::move(made));
-    return stream_;
+    stream->Begin();
+    return stream;
   }
 
   const PeerAddress address_;

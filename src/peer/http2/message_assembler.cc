@@ -1,18 +1,21 @@
 #include "peer/http2/message_assembler.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "peer/http2/frame.h"
 #include "peer/wire/wire.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::http2 {
 namespace {
 
 // Smaller ones are quick to get from malloc.
-constexpr size_t kPooledBytes = 32 * 1024;
+constexpr size_t kPooledBytes = 32 * kKiB;
 
 }  // namespace
 
@@ -51,7 +54,8 @@ absl::Span<char> MessageAssembler::Target() {
   if (prefix_have_ < kPrefixBytes) {
     return absl::MakeSpan(prefix_ + prefix_have_, kPrefixBytes - prefix_have_);
   }
-  return absl::MakeSpan(message_.get() + have_, size_ - have_);
+  if (have_ < own_bytes_) return absl::MakeSpan(message_.get() + have_, own_bytes_ - have_);
+  return tail_.subspan(have_ - own_bytes_);
 }
 
 absl::StatusOr<std::optional<MessageBytes>> MessageAssembler::Filled(size_t bytes) {
@@ -65,17 +69,43 @@ absl::StatusOr<std::optional<MessageBytes>> MessageAssembler::Filled(size_t byte
     if (size_ > static_cast<size_t>(kMaxMessageBytes)) {
       return MessageTooLarge(absl::StrCat(size_, " bytes"));
     }
-    have_ = 0;
-    message_ = size_ == 0 ? nullptr : pool_->Get(size_);
+    BeginMessage();
   } else {
     have_ += bytes;
   }
+  if (!placed_ && have_ == own_bytes_) PlaceRest();
   if (have_ < size_) return std::nullopt;
   prefix_have_ = 0;
   MessageBytes message;
-  if (size_ > 0) message.pieces.emplace_back(message_.get(), size_);
+  if (own_bytes_ > 0) message.pieces.emplace_back(message_.get(), own_bytes_);
+  if (!tail_.empty()) message.pieces.emplace_back(tail_.data(), tail_.size());
   message.owner = std::exchange(message_, nullptr);
   return message;
+}
+
+void MessageAssembler::BeginMessage() {
+  have_ = 0;
+  tail_ = {};
+  placed_ = !place_tail_;
+  own_bytes_ = placed_ ? size_ : std::min(size_, head_bytes_);
+  message_ = own_bytes_ == 0 ? nullptr : pool_->Get(own_bytes_);
+}
+
+// The head is there.
+void MessageAssembler::PlaceRest() {
+  placed_ = true;
+  const std::string_view head(message_.get(), have_);
+  tail_ = place_tail_(head, size_);
+  if (!tail_.empty()) {
+    own_bytes_ = size_ - tail_.size();
+    const std::string_view early = head.substr(own_bytes_);
+    std::memcpy(tail_.data(), early.data(), early.size());
+  } else if (have_ < size_) {
+    std::shared_ptr<char[]> whole = pool_->Get(size_);
+    std::memcpy(whole.get(), head.data(), head.size());
+    message_ = std::move(whole);
+    own_bytes_ = size_;
+  }
 }
 
 }  // namespace peerchunk::http2

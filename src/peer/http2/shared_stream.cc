@@ -37,12 +37,16 @@ class SharedStream::Sink final : public CallSink {
   const std::weak_ptr<SharedStream> stream_;
 };
 
-std::shared_ptr<SharedStream> SharedStream::Open(std::shared_ptr<Connection> connection,
+std::shared_ptr<SharedStream> SharedStream::Make(std::shared_ptr<Connection> connection,
                                                  Clock& clock) {
-  std::shared_ptr<SharedStream> stream(new SharedStream(std::move(connection), clock));
-  stream->call_ = stream->connection_->Start({.method = kReadBuildFileMethod, .more_follow = true},
-                                             std::make_shared<Sink>(stream));
-  return stream;
+  return std::shared_ptr<SharedStream>(new SharedStream(std::move(connection), clock));
+}
+
+void SharedStream::Begin() {
+  std::call_once(begun_, [this] {
+    call_ = connection_->Start({.method = kReadBuildFileMethod, .more_follow = true},
+                               std::make_shared<Sink>(weak_from_this()));
+  });
 }
 
 SharedStream::~SharedStream() {

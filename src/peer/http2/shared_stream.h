@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -20,8 +21,12 @@ namespace peerchunk::http2 {
 // costs the peer far more than one more read in it.
 class SharedStream final : public SharedReads, public std::enable_shared_from_this<SharedStream> {
  public:
-  static std::shared_ptr<SharedStream> Open(std::shared_ptr<Connection> connection, Clock& clock);
+  static std::shared_ptr<SharedStream> Make(std::shared_ptr<Connection> connection, Clock& clock);
   ~SharedStream() override;
+
+  // Begins the call, once: by whoever is first, and who comes meanwhile waits for that. To be
+  // called before any read is asked.
+  void Begin();
 
   // False once the call has ended: what is asked now would end at once.
   bool IsAlive() const;
@@ -61,7 +66,8 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
 
   const std::shared_ptr<Connection> connection_;
   Clock& clock_;
-  std::shared_ptr<Connection::Call> call_;  // Set by Open.
+  std::once_flag begun_;
+  std::shared_ptr<Connection::Call> call_;  // Set by Begin.
 
   mutable Mutex mutex_;
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;

@@ -7,11 +7,25 @@
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::http2 {
+namespace {
+
+std::optional<InOrderPlacement> PlacementOf(const PeerRequest& request,
+                                            const PeerCallOptions& options) {
+  if (options.into == nullptr || !request.length) return std::nullopt;
+  return InOrderPlacement(request.offset, absl::MakeSpan(options.into, *request.length));
+}
+
+}  // namespace
 
 // What came and was not taken yet.
 class SingleCall::Sink final : public CallSink {
  public:
-  explicit Sink(std::shared_ptr<Waiter> waiter) : waiter_(std::move(waiter)) {}
+  Sink(std::shared_ptr<Waiter> waiter, std::optional<InOrderPlacement> placement)
+      : waiter_(std::move(waiter)), placement_(std::move(placement)) {}
+
+  absl::Span<char> PlaceTail(std::string_view head, size_t message_bytes) override {
+    return placement_->Place(head, message_bytes);
+  }
 
   void OnMessage(MessageBytes message, Waiters& ready) override {
     MutexLock lock(mutex_);
@@ -43,6 +57,7 @@ class SingleCall::Sink final : public CallSink {
 
  private:
   const std::shared_ptr<Waiter> waiter_;
+  std::optional<InOrderPlacement> placement_;  // The driver's.
   mutable Mutex mutex_;
   std::deque<MessageBytes> messages_ PEERCHUNK_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);
@@ -50,12 +65,14 @@ class SingleCall::Sink final : public CallSink {
 };
 
 SingleCall::SingleCall(ConnectionSource connections, std::string_view method, std::string request,
-                       PeerCallOptions options, Clock& clock)
+                       PeerCallOptions options, Clock& clock,
+                       std::optional<InOrderPlacement> placement)
     : connections_(std::move(connections)),
       method_(method),
       request_(std::move(request)),
       options_(std::move(options)),
-      clock_(clock) {
+      clock_(clock),
+      placement_(std::move(placement)) {
   Begin();
   if (options_.cancellation.stop_possible()) {
     on_cancel_.emplace(options_.cancellation, [this] { Cancel(); });
@@ -81,13 +98,14 @@ void SingleCall::Begin() {
   }
   const auto waiter = std::make_shared<Waiter>();
   was_open_ = (*connection)->IsOpen();
-  sink_ = std::make_shared<Sink>(waiter);
+  sink_ = std::make_shared<Sink>(waiter, placement_);
   auto call = (*connection)
                   ->Start({.method = method_,
                            .timeout = options_.deadline == absl::InfiniteFuture()
                                           ? absl::InfiniteDuration()
                                           : options_.deadline - clock_.Now(),
-                           .message = request_},
+                           .message = request_,
+                           .head_bytes = placement_ ? InOrderPlacement::kHeadBytes : 0},
                           sink_);
   bool cancelled = false;
   {
@@ -143,9 +161,9 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
 }
 
 Http2PeerStream::Http2PeerStream(ConnectionSource connections, const PeerRequest& request,
-                                 PeerCallOptions options, Clock& clock)
-    : call_(std::move(connections), kGetBuildFileMethod, EncodeGetBuildFile(request),
-            std::move(options), clock) {}
+                                 const PeerCallOptions& options, Clock& clock)
+    : call_(std::move(connections), kGetBuildFileMethod, EncodeGetBuildFile(request), options,
+            clock, PlacementOf(request, options)) {}
 
 absl::StatusOr<std::optional<PeerMessage>> Http2PeerStream::Next(absl::Time wait_until) {
   current_.reset();

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "peer/http2/connection.h"
+#include "peer/wire/in_order_placement.h"
 #include "peer/wire/message_decoder.h"
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/mutex.h"
@@ -23,8 +24,10 @@ using ConnectionSource = std::function<absl::StatusOr<std::shared_ptr<Connection
 // call is made once more over a new one. Used by one thread, except Cancel.
 class SingleCall {
  public:
+  // `placement`: where the data of a GetBuildFile go; not written to after the destructor.
   SingleCall(ConnectionSource connections, std::string_view method, std::string request,
-             PeerCallOptions options, Clock& clock);
+             PeerCallOptions options, Clock& clock,
+             std::optional<InOrderPlacement> placement = std::nullopt);
   ~SingleCall();
 
   // The next message; nothing at the end of a call that ended with OK. DeadlineExceeded when none
@@ -49,6 +52,7 @@ class SingleCall {
   const std::string request_;
   const PeerCallOptions options_;
   Clock& clock_;
+  const std::optional<InOrderPlacement> placement_;  // As it is before the first message.
   std::shared_ptr<Sink> sink_;
   bool was_open_ = false;  // The connection had been good before the call.
   bool begun_again_ = false;
@@ -66,8 +70,8 @@ class SingleCall {
 // One GetBuildFile.
 class Http2PeerStream final : public PeerStream {
  public:
-  Http2PeerStream(ConnectionSource connections, const PeerRequest& request, PeerCallOptions options,
-                  Clock& clock);
+  Http2PeerStream(ConnectionSource connections, const PeerRequest& request,
+                  const PeerCallOptions& options, Clock& clock);
 
   absl::StatusOr<std::optional<PeerMessage>> Next(absl::Time wait_until) override;
   bool IsAlive() const override { return !call_.has_ended() && !malformed_; }

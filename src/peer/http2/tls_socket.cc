@@ -12,6 +12,7 @@
 
 #include "base/logging.h"
 #include "peerchunk/base/mutex.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -22,7 +23,7 @@ namespace peerchunk {
 namespace {
 
 // Several records are decrypted for each read of the socket.
-constexpr size_t kReadAheadBytes = 128 * 1024;
+constexpr size_t kReadAheadBytes = 128 * kKiB;
 
 template <auto Free>
 struct Deleter {

@@ -6,6 +6,7 @@
 #include <absl/status/statusor.h>
 
 #include "peer/wire/message_bytes.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/peer/chunk_service_client.h"
 
 namespace peerchunk {
@@ -16,7 +17,7 @@ namespace peerchunk {
 class MessageDecoder {
  public:
   // No data longer than this in one extent (DESIGN section 5).
-  static constexpr uint64_t kMaxExtentDataBytes = 1024 * 1024;
+  static constexpr uint64_t kMaxExtentDataBytes = kMiB;
 
   static absl::StatusOr<MessageDecoder> Decode(MessageBytes bytes);
 

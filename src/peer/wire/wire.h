@@ -7,6 +7,7 @@
 #include <absl/status/statusor.h>
 
 #include "peerchunk/base/file_head.h"
+#include "peerchunk/base/range.h"
 #include "peerchunk/peer/chunk_service_client.h"
 
 // ChunkService's messages as this library's own values, and back: what every transport shares. The
@@ -21,7 +22,7 @@ inline constexpr char kRetryAfterKey[] = "peerchunk-retry-after-ms";
 // Above the 1 MiB of data that a message may carry, with room for the rest of it.
 inline constexpr int kMaxMessageBytes = 2 * 1024 * 1024;
 // The longest range that is read over a stream shared with others.
-inline constexpr uint64_t kMaxSharedReadBytes = 256 * 1024;
+inline constexpr uint64_t kMaxSharedReadBytes = 256 * kKiB;
 
 // DataLoss for an answer that a correct peer cannot give (an availability that does not exist,
 // say).

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <future>
 #include <map>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -517,6 +519,148 @@ TEST_F(ConnectionTest, CancelEndsAWaitWhetherItDrivesOrNot) {
 }
 
 // Whoever has its answer leaves the driving to another.
+// A call whose messages go to memory that is not the connection's.
+class PlacedCallTest : public ConnectionTest {
+ protected:
+  static constexpr size_t kHeadBytes = 16;
+  static constexpr size_t kBytes = 700'000;
+
+  std::shared_ptr<Connection::Call> PlacedCall() {
+    return connection_->Start({.method = "/s/m", .message = "ask", .head_bytes = kHeadBytes},
+                              sink_);
+  }
+
+  std::string memory_ = std::string(kBytes, '\0');
+  const std::shared_ptr<RecordingSink> sink_ =
+      std::make_shared<RecordingSink>(absl::MakeSpan(memory_));
+};
+
+TEST_F(PlacedCallTest, MessagesAreReadToWhereTheSinkWantsThemHoweverTheyAreCut) {
+  const std::string sent = test::SampleBytes(kBytes, 1);
+  const std::vector<size_t> sizes = {0,     1,      kHeadBytes - 1, kHeadBytes, kHeadBytes + 1,
+                                     5'000, 400'000};
+  for (int seed = 0; seed < 20; ++seed) {
+    std::fill(memory_.begin(), memory_.end(), '\0');
+    const auto sink = std::make_shared<RecordingSink>(absl::MakeSpan(memory_));
+    std::vector<std::string> messages;
+    size_t at = 0;
+    for (const size_t size : sizes) {
+      messages.push_back(sent.substr(at, size));
+      at += size;
+    }
+    messages.push_back(test::SampleBytes(kBytes, 2));  // There is no room left for it there.
+    Start([&messages, seed](ScriptedServer& server) {
+      server.ReadFrame(FrameType::kData);
+      server.SendHeaders(1);
+      std::string bytes;
+      for (const std::string& message : messages) bytes += Prefixed(message);
+      std::mt19937 random(seed);
+      for (size_t done = 0; done < bytes.size();) {
+        const size_t most = random() % 2 == 0 ? 40 : 300'000;
+        const size_t size = std::min(1 + random() % most, bytes.size() - done);
+        server.SendFrame(FrameType::kData, 0, 1, bytes.substr(done, size));
+        done += size;
+      }
+      server.SendTrailers(1);
+    });
+    const auto call =
+        connection_->Start({.method = "/s/m", .message = "ask", .head_bytes = kHeadBytes}, sink);
+    EXPECT_EQ(Finish(*sink), absl::OkStatus());
+    EXPECT_TRUE(sink->messages() == messages) << seed;
+    EXPECT_TRUE(memory_.substr(0, at) == sent.substr(0, at)) << seed;
+    TearDown();
+  }
+}
+
+TEST_F(PlacedCallTest, WhatComesAfterItsReaderHasLeftGoesNowhere) {
+  const std::string message = test::SampleBytes(kBytes, 1);
+  std::promise<void> left;
+  Start([&](ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    server.ReadFrame(FrameType::kData);
+    server.SendHeaders(1);
+    const std::string bytes = Prefixed(message);
+    server.SendFrame(FrameType::kData, 0, 1, bytes.substr(0, kBytes / 2));
+    server.SendHeaders(3);
+    server.SendMessage(3, "now");
+    left.get_future().wait();
+    server.SendFrame(FrameType::kData, 0, 1, bytes.substr(kBytes / 2));
+    server.SendMessage(3, "later");
+    server.SendTrailers(3);
+  });
+  const auto call = PlacedCall();
+  const auto other = std::make_shared<RecordingSink>();
+  const auto other_call = Call(other);
+  while (other->messages().empty()) {
+    ASSERT_EQ(connection_->Wait(other->waiter, absl::InfiniteFuture()), absl::OkStatus());
+  }
+  EXPECT_TRUE(memory_.substr(0, kBytes / 2 - 5) == message.substr(0, kBytes / 2 - 5));
+  connection_->Leave(*call);
+  const std::string as_it_was = memory_;
+  left.set_value();
+  EXPECT_EQ(Finish(*other), absl::OkStatus());
+  EXPECT_TRUE(memory_ == as_it_was);
+  EXPECT_TRUE(sink_->messages().empty());
+}
+
+// A socket that lets a test in while bytes are on their way into somebody's memory.
+class HeldSocket final : public Socket {
+ public:
+  HeldSocket(std::unique_ptr<Socket> under, size_t hold_at, std::function<void()> held)
+      : under_(std::move(under)), hold_at_(hold_at), held_(std::move(held)) {}
+
+  int fd() const override { return under_->fd(); }
+  absl::StatusOr<bool> Open() override { return under_->Open(); }
+  short OpenEvents() const override { return under_->OpenEvents(); }
+  absl::StatusOr<size_t> Read(absl::Span<char> first, absl::Span<char> second) override {
+    if (first.size() >= hold_at_ && held_) std::exchange(held_, nullptr)();
+    return under_->Read(first, second);
+  }
+  absl::StatusOr<size_t> Write(std::string_view bytes) override { return under_->Write(bytes); }
+  void Shutdown() override { under_->Shutdown(); }
+
+ private:
+  const std::unique_ptr<Socket> under_;
+  const size_t hold_at_;
+  std::function<void()> held_;
+};
+
+TEST_F(PlacedCallTest, ItsReaderLeavesWhenNobodyWritesForItAnyMore) {
+  auto [client, end] = test::MakeSocketPair();
+  std::shared_ptr<Connection::Call> call;
+  std::promise<void> writing;
+  std::promise<void> leaves;
+  const auto hold = [&] {
+    writing.set_value();
+    leaves.get_future().wait();
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  };
+  connection_ = std::make_shared<Connection>(
+      std::make_unique<HeldSocket>(std::move(client), kBytes / 2, hold), "10.0.0.1:1", false,
+      Clock::Real());
+  server_ = std::thread([end = std::move(end)]() mutable {
+    ScriptedServer server(std::move(end));
+    server.ReadPreface();
+    server.SendSettings();
+    server.ReadFrame(FrameType::kData);
+    server.ReadFrame(FrameType::kData);
+    server.SendHeaders(1);
+    server.SendMessage(1, std::string(kBytes, 'x'));
+    server.Answer(3, "answer");
+  });
+  call = PlacedCall();
+  const auto other = std::make_shared<RecordingSink>();
+  const auto other_call = Call(other);
+  std::thread drives([&] { EXPECT_EQ(Finish(*other), absl::OkStatus()); });
+  writing.get_future().wait();
+  leaves.set_value();
+  connection_->Leave(*call);
+  std::string as_it_was = std::exchange(memory_, {});  // The sanitizers look at this, too.
+  const std::string copy = as_it_was;
+  drives.join();
+  EXPECT_TRUE(as_it_was == copy);
+}
+
 TEST_F(ConnectionTest, ManyThreadsShareOneConnection) {
   constexpr int kThreads = 16;
   constexpr int kRounds = 50;

@@ -164,6 +164,13 @@ void RecordingSink::OnMessage(MessageBytes message, http2::Waiters& ready) {
   ready.push_back(waiter);
 }
 
+absl::Span<char> RecordingSink::PlaceTail(std::string_view, size_t message_bytes) {
+  if (message_bytes > place_.size()) return {};
+  const absl::Span<char> place = place_.first(message_bytes);
+  place_.remove_prefix(message_bytes);
+  return place;
+}
+
 void RecordingSink::OnEnd(const absl::Status& status, bool unanswered, http2::Waiters& ready) {
   MutexLock lock(mutex_);
   end_ = status;

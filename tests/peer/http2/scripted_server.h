@@ -67,7 +67,11 @@ std::string Prefixed(std::string_view message);
 // Keeps what comes of one call.
 class RecordingSink final : public http2::CallSink {
  public:
+  // `place`: for the call's messages from their first byte on, one after the other.
+  explicit RecordingSink(absl::Span<char> place = {}) : place_(place) {}
+
   void OnMessage(MessageBytes message, http2::Waiters& ready) override;
+  absl::Span<char> PlaceTail(std::string_view head, size_t message_bytes) override;
   void OnEnd(const absl::Status& status, bool unanswered, http2::Waiters& ready) override;
 
   std::vector<std::string> messages() const;
@@ -78,6 +82,7 @@ class RecordingSink final : public http2::CallSink {
   const std::shared_ptr<http2::Waiter> waiter = std::make_shared<http2::Waiter>();
 
  private:
+  absl::Span<char> place_;  // What is left of it; the driver's.
   mutable Mutex mutex_;
   std::vector<std::string> messages_ PEERCHUNK_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);

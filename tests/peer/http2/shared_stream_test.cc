@@ -36,8 +36,9 @@ class SharedStreamTest : public testing::Test {
   SharedStreamTest() {
     auto [client, end] = test::MakeSocketPair();
     server_ = std::make_unique<test::ScriptedServer>(std::move(end));
-    stream_ = SharedStream::Open(
+    stream_ = SharedStream::Make(
         std::make_shared<Connection>(std::move(client), "10.0.0.1:1", false, clock_), clock_);
+    stream_->Begin();
     first_ = Ask();
     driver_ = std::thread([this] {
       const auto part = stream_->Await(*first_, absl::InfiniteFuture());
@@ -144,9 +145,10 @@ TEST(SharedStreamDialTest, AReaderSleepsWhileThePeerIsDialled) {
   test::SimulatedClock clock;
   std::atomic<int> looks = 0;
   const auto stream =
-      SharedStream::Open(std::make_shared<Connection>(std::make_unique<PendingSocket>(looks),
+      SharedStream::Make(std::make_shared<Connection>(std::make_unique<PendingSocket>(looks),
                                                       "10.0.0.1:1", false, clock),
                          clock);
+  stream->Begin();
   const auto read =
       stream->Ask({.file = {BuildId({1}), FileKind::kMemfile}, .offset = 0, .length = 4096},
                   absl::InfiniteFuture());
