@@ -17,6 +17,7 @@
 #include "service/alarms.h"
 #include "service/buffer_pool.h"
 #include "service/byte_budget.h"
+#include "service/event_loop.h"
 
 namespace peerchunk {
 
@@ -79,24 +80,19 @@ struct ServiceContext {
   ThreadPool readers;
 };
 
-// One operation under way on a completion queue. It keeps its call alive; the queue's thread runs
-// it once and deletes it.
-class CallOperation {
- public:
-  virtual ~CallOperation() = default;
-  virtual void Run(bool ok) = 0;
-};
-
 template <typename Call>
 class MemberOperation final : public CallOperation {
  public:
-  MemberOperation(std::shared_ptr<Call> call, void (Call::*then)(bool ok))
-      : call_(std::move(call)), then_(then) {}
+  MemberOperation(std::shared_ptr<Call> call, void (Call::*then)(bool ok),
+                  Priority priority = Priority::kDemand)
+      : call_(std::move(call)), then_(then), priority_(priority) {}
   void Run(bool ok) override { ((*call_).*then_)(ok); }
+  bool waits_for_others() const override { return priority_ == Priority::kPrefetch; }
 
  private:
   const std::shared_ptr<Call> call_;
   void (Call::*const then_)(bool ok);
+  const Priority priority_;
 };
 
 // Wait for one call each, and for the next one when that has come.

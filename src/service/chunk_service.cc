@@ -12,6 +12,7 @@
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
+#include "service/event_loop.h"
 
 namespace peerchunk {
 
@@ -54,16 +55,51 @@ void ServiceContext::NoteFailure(const absl::Status& status, const BuildFileId& 
   }
 }
 
+namespace {
+
+class GrpcEventQueue final : public EventQueue {
+ public:
+  explicit GrpcEventQueue(grpc::ServerCompletionQueue& queue) : queue_(queue) {}
+
+  Event Look() override {
+    void* tag = nullptr;
+    bool ok = false;
+    // Where no event is there, gRPC polls its connections once, also when the deadline has passed.
+    switch (queue_.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC))) {
+      case grpc::CompletionQueue::GOT_EVENT:
+        return Of(tag, ok);
+      case grpc::CompletionQueue::TIMEOUT:
+        return {};
+      case grpc::CompletionQueue::SHUTDOWN:
+        break;
+    }
+    return {.status = Status::kShutDown, .operation = nullptr};
+  }
+  Event Wait() override {
+    void* tag = nullptr;
+    bool ok = false;
+    if (queue_.Next(&tag, &ok)) return Of(tag, ok);
+    return {.status = Status::kShutDown, .operation = nullptr};
+  }
+
+ private:
+  static Event Of(void* tag, bool ok) {
+    return {.status = Status::kEvent,
+            .operation = std::unique_ptr<CallOperation>(static_cast<CallOperation*>(tag)),
+            .ok = ok};
+  }
+
+  grpc::ServerCompletionQueue& queue_;
+};
+
+}  // namespace
+
 struct ChunkService::Impl {
   Impl(TemplateCache* templates, const Options& options) : context(templates, options) {}
 
   void Serve(grpc::ServerCompletionQueue* queue) {
-    void* tag = nullptr;
-    bool ok = false;
-    while (queue->Next(&tag, &ok)) {
-      const std::unique_ptr<CallOperation> operation(static_cast<CallOperation*>(tag));
-      operation->Run(ok);
-    }
+    GrpcEventQueue events(*queue);
+    EventLoop(events).Run();
   }
 
   ServiceContext context;

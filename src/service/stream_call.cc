@@ -26,7 +26,7 @@ constexpr size_t kExtentsAhead = 2;
 //   queue: OnRequest -> reader: Begin -> Drive
 //   Drive: Write, and meanwhile the next pieces: on this thread as long as they are in memory, else
 //          budget -> reader (or relay): Produce -> Drive
-//   queue: OnWritten -> Drive
+//   queue: OnWritten -> Drive; of a bulk transfer, when no other event is there (EventLoop)
 //
 // `mutex_` guards what they share; one thread at a time produces (`producing_`), and at most one
 // Write is under way. Finish is started by FinishLocked alone, once.
@@ -49,8 +49,9 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   }
 
  private:
-  void* Operation(void (StreamCall::*then)(bool)) {
-    return static_cast<CallOperation*>(new MemberOperation<StreamCall>(shared_from_this(), then));
+  void* Operation(void (StreamCall::*then)(bool), Priority priority = Priority::kDemand) {
+    return static_cast<CallOperation*>(
+        new MemberOperation<StreamCall>(shared_from_this(), then, priority));
   }
   std::function<void()> Weakly(void (StreamCall::*then)()) {
     return [weak = weak_from_this(), then] {
@@ -245,7 +246,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     context_.served_bytes.Add(message.Length());
     writing_ = true;
     stall_.Began(Weakly(&StreamCall::OnStallAlarm));
-    writer_.Write(message, Operation(&StreamCall::OnWritten));
+    writer_.Write(message, Operation(&StreamCall::OnWritten, read_options_.priority));
   }
 
   void OnWritten(bool ok) {

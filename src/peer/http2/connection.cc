@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "peer/http2/connection_call.h"
@@ -26,14 +25,6 @@ constexpr size_t kDirectBytes = 4096;
 constexpr size_t kBulkStagedBytes = 4096;
 // The connection as a whole is held back only by what its calls may be sent.
 constexpr uint32_t kConnectionWindow = kMaxWindow;
-// How long the driver polls before it waits, and how quick answers must have been for that.
-constexpr absl::Duration kPolling = absl::Microseconds(100);
-constexpr absl::Duration kQuick = absl::Microseconds(200);
-
-bool OneCore() {
-  static const bool one = std::thread::hardware_concurrency() <= 1;
-  return one;
-}
 
 }  // namespace
 
@@ -133,8 +124,9 @@ void Connection::SendGathered(const std::shared_ptr<Call>& call) {
     if (call->over) return;
     if (!std::exchange(call->gathering, true)) gathering_.push_back(call);
     gather_at_ = absl::InfinitePast();
+    if (driver_ != nullptr && driver_works_) return;
   }
-  FlushUnlessDriven();
+  Flush();
 }
 
 // Takes what has gathered, of calls that have nothing left of what they sent before.
@@ -283,17 +275,37 @@ absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time 
       if (driver_ == nullptr) {
         Drive(waiter, until);
       } else {
-        waiter->waiting_ = true;
+        waiter->in_line_ = true;
         waiting_.push_back(waiter);
-        clock_.WaitUntil(waiter->changed_, mutex_, until);
+        lock.Unlock();
+        if (Sleep(*waiter, until)) return absl::OkStatus();
+        lock.Lock();
+        if (!std::exchange(waiter->in_line_, false)) break;  // It was being woken as ready.
         std::erase(waiting_, waiter);
-        waiter->waiting_ = false;
       }
     }
     if (driver_ == nullptr) next_driver = NextDriverLocked();
   }
-  if (next_driver != nullptr) next_driver->changed_.NotifyAll();
+  if (next_driver != nullptr) Wake(*next_driver, Waiter::Woken::kToLook);
   return result;
+}
+
+// True when it is ready: whoever drives has taken it out of the line, and will see to the next
+// driver.
+bool Connection::Sleep(Waiter& waiter, absl::Time until) {
+  MutexLock lock(waiter.mutex_);
+  while (waiter.woken_ == Waiter::Woken::kNot) {
+    if (!clock_.WaitUntil(waiter.changed_, waiter.mutex_, until)) break;
+  }
+  return std::exchange(waiter.woken_, Waiter::Woken::kNot) == Waiter::Woken::kReady;
+}
+
+void Connection::Wake(Waiter& waiter, Waiter::Woken why) {
+  {
+    MutexLock lock(waiter.mutex_);
+    if (waiter.woken_ != Waiter::Woken::kReady) waiter.woken_ = why;
+  }
+  waiter.changed_.NotifyAll();
 }
 
 void Connection::Tend() {
@@ -304,46 +316,49 @@ void Connection::Tend() {
     Drive(std::make_shared<Waiter>(), absl::InfinitePast());
     next_driver = NextDriverLocked();
   }
-  if (next_driver != nullptr) next_driver->changed_.NotifyAll();
+  if (next_driver != nullptr) Wake(*next_driver, Waiter::Woken::kToLook);
 }
 
 std::shared_ptr<Waiter> Connection::NextDriverLocked() const {
   for (const std::shared_ptr<Waiter>& waiter : waiting_) {
-    if (!waiter->ready_ && !waiter->cancelled_) return waiter;
+    if (!waiter->cancelled_) return waiter;
   }
   return nullptr;
 }
 
 void Connection::Cancel(Waiter& waiter) {
+  bool sleeps = false;
+  bool drives = false;
   {
     MutexLock lock(mutex_);
     waiter.cancelled_ = true;
-    waiter.changed_.NotifyAll();
-    if (driver_ != &waiter) return;
+    sleeps = waiter.in_line_;
+    drives = driver_ == &waiter;
   }
-  WakeDriver();
+  if (sleeps) Wake(waiter, Waiter::Woken::kToLook);
+  if (drives) WakeDriver();
 }
 
 // One turn, on behalf of all.
 void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) {
   driver_ = waiter.get();
   driver_works_ = true;
-  const bool poll = usual_wait_ < kQuick && !OneCore() && until != absl::InfinitePast();
   mutex_.Unlock();
   Waiters ready;
-  const absl::Status turn = Turn(until, poll, ready);
+  const absl::Status turn = Turn(until, ready);
   if (!turn.ok()) FailAll(turn, ready);
   mutex_.Lock();
-  bool others = false;
-  for (const std::shared_ptr<Waiter>& other : ready) {
-    other->ready_ = true;
-    others |= other->waiting_;
-  }
-  if (others) {
-    mutex_.Unlock();  // Or those woken would wait again at once, for the lock.
-    for (const std::shared_ptr<Waiter>& other : ready) {
-      if (other != waiter) other->changed_.NotifyAll();
+  std::erase_if(ready, [&](const std::shared_ptr<Waiter>& other) PEERCHUNK_REQUIRES(mutex_) {
+    if (std::exchange(other->in_line_, false)) {
+      std::erase(waiting_, other);
+      return false;
     }
+    other->ready_ = true;
+    return true;
+  });
+  if (!ready.empty()) {
+    mutex_.Unlock();
+    for (const std::shared_ptr<Waiter>& other : ready) Wake(*other, Waiter::Woken::kReady);
     // What the first of them ask next goes in one message.
     mutex_.Lock();
   }
@@ -355,7 +370,7 @@ void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) 
   mutex_.Lock();
 }
 
-absl::Status Connection::Turn(absl::Time until, bool poll, Waiters& ready) {
+absl::Status Connection::Turn(absl::Time until, Waiters& ready) {
   if (!opened_) {
     PEERCHUNK_ASSIGN_OR_RETURN(opened_, socket_->Open());
     if (!opened_) {
@@ -365,7 +380,7 @@ absl::Status Connection::Turn(absl::Time until, bool poll, Waiters& ready) {
     MutexLock lock(mutex_);
     can_write_ = true;
   }
-  return Receive(until, poll, ready);
+  return Receive(until, ready);
 }
 
 // False when there is nothing to do but look at the time.
@@ -442,22 +457,22 @@ absl::StatusOr<bool> Connection::ReadSome(Waiters& ready) {
   return got > 0;
 }
 
-absl::Status Connection::Receive(absl::Time until, bool poll, Waiters& ready) {
+absl::Status Connection::Receive(absl::Time until, Waiters& ready) {
   bool got = false;
   if (expect_more_ || socket_->HasBuffered()) {
     PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
   }
   if (!got) {
     const absl::Time begun = clock_.Now();
-    if (poll) {
-      PEERCHUNK_ASSIGN_OR_RETURN(got, Poll(std::min(until, begun + kPolling), ready));
+    // For long messages sleeping costs less: there is much of them when it ends.
+    const absl::Time polls_until = bulk_ ? begun : std::min(until, begun + polling_.Patience());
+    if (polls_until > begun) {
+      PEERCHUNK_ASSIGN_OR_RETURN(got, Poll(polls_until, ready));
     }
     if (!got && WaitForSocket(until, POLLIN)) {
       PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
     }
-    const absl::Duration waited = clock_.Now() - begun;
-    MutexLock lock(mutex_);
-    usual_wait_ += (waited - usual_wait_) / 8;
+    polling_.Waited(clock_.Now() - begun);
   }
   if (!got) return absl::OkStatus();
   PEERCHUNK_RETURN_IF_ERROR(Parse(ready));

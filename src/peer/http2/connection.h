@@ -12,6 +12,7 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
+#include "base/adaptive_polling.h"
 #include "peer/http2/frame.h"
 #include "peer/http2/header_block.h"
 #include "peer/http2/message_assembler.h"
@@ -23,12 +24,18 @@
 
 namespace peerchunk::http2 {
 
-// Somebody who waits for what comes over a connection. All of it belongs to the connection's lock.
+// Somebody who waits for what comes over a connection.
 class Waiter {
  private:
   friend class Connection;
+  enum class Woken : uint8_t { kNot, kReady, kToLook };
+
+  // For sleeping, and its own: those who are woken together do not queue for the connection's lock.
+  Mutex mutex_;
   CondVar changed_;
-  bool waiting_ = false;
+  Woken woken_ PEERCHUNK_GUARDED_BY(mutex_) = Woken::kNot;
+  // The rest belongs to the connection's lock.
+  bool in_line_ = false;  // Sleeps, or is about to.
   bool ready_ = false;
   bool cancelled_ = false;
 };
@@ -100,7 +107,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void Leave(Call& call);
 
   // Waits until `waiter` is ready, which it then no longer is, and drives the connection meanwhile
-  // if nobody else does. DeadlineExceeded: not by `until`; Cancelled: Cancel was called.
+  // if nobody else does. It may return OK once too often. DeadlineExceeded: not by `until`;
+  // Cancelled: Cancel was called.
   absl::Status Wait(const std::shared_ptr<Waiter>& waiter, absl::Time until);
   // Ends the waits of `waiter`, from any thread.
   void Cancel(Waiter& waiter);
@@ -142,13 +150,18 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void FlushUnlessDriven() PEERCHUNK_EXCLUDES(mutex_);
   void WakeDriver();
 
+  // Waiting.
+  bool Sleep(Waiter& waiter, absl::Time until) PEERCHUNK_EXCLUDES(mutex_);
+  static void Wake(Waiter& waiter, Waiter::Woken why);
+  std::shared_ptr<Waiter> NextDriverLocked() const PEERCHUNK_REQUIRES(mutex_);
+
   // Driving; without the lock, by one thread at a time.
   void Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) PEERCHUNK_REQUIRES(mutex_);
-  absl::Status Turn(absl::Time until, bool poll, Waiters& ready);
+  absl::Status Turn(absl::Time until, Waiters& ready);
   bool WaitForSocket(absl::Time until, short events);
   absl::StatusOr<bool> ReadSome(Waiters& ready);
   absl::StatusOr<bool> Poll(absl::Time until, Waiters& ready);
-  absl::Status Receive(absl::Time until, bool poll, Waiters& ready);
+  absl::Status Receive(absl::Time until, Waiters& ready);
   absl::Status Parse(Waiters& ready);
   absl::Status BeginData(const FrameHeader& frame, uint32_t padding);
   bool BeginFill();
@@ -168,7 +181,6 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void End(const std::shared_ptr<Call>& call, const absl::Status& status, bool unanswered,
            Waiters& ready);
   void FailAll(const absl::Status& status, Waiters& ready);
-  std::shared_ptr<Waiter> NextDriverLocked() const PEERCHUNK_REQUIRES(mutex_);
 
   const std::unique_ptr<Socket> socket_;
   const std::string authority_;
@@ -180,7 +192,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   // The driver's.
   bool opened_ = false;
   bool expect_more_ = false;
-  bool bulk_ = false;         // The last message was a long one; so the next may be.
+  bool bulk_ = false;  // The last message was a long one; so the next may be.
+  AdaptivePolling polling_;
   std::vector<char> staged_;  // [begin, end) is not parsed yet.
   size_t staged_begin_ = 0;
   size_t staged_end_ = 0;
@@ -204,7 +217,6 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   Call* filling_ PEERCHUNK_GUARDED_BY(mutex_) = nullptr;
   CondVar filled_;
   Waiters waiting_ PEERCHUNK_GUARDED_BY(mutex_);  // In the order in which they came.
-  absl::Duration usual_wait_ PEERCHUNK_GUARDED_BY(mutex_);
   std::map<uint32_t, std::shared_ptr<Call>> calls_ PEERCHUNK_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<Call>> unstarted_ PEERCHUNK_GUARDED_BY(mutex_);
   uint32_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
