@@ -26,6 +26,7 @@ using test::TestBuild;
 class SilentUpstreamTest : public testing::Test {
  protected:
   static constexpr size_t kRelays = 6;
+  static constexpr uint64_t kChunk = 256 * kKiB;
 
   SilentUpstreamTest()
       : own_(MakeTestBuild({.memfile_bytes = 4 * kMiB, .seed = 1})),
@@ -46,6 +47,10 @@ class SilentUpstreamTest : public testing::Test {
     // The first chunk is here, the rest is not to be had.
     std::string page(kPageBytes, '?');
     EXPECT_TRUE(loaded_->Memfile()->ReadAt(FirstMapped(), absl::MakeSpan(page), {}).ok());
+    const auto file = served_.templates->Resolve(Memfile(), true, true);
+    EXPECT_TRUE(file.ok()) << file.status();
+    // What is left of the chunk comes behind the page; it is not to be taken for a relay.
+    while (file->file->PresentBytes(0, kChunk) < kChunk) std::this_thread::yield();
     upstream_->AddFault({.path = Memfile().ObjectPath(), .stall = true});
   }
   ~SilentUpstreamTest() override {
@@ -65,7 +70,7 @@ class SilentUpstreamTest : public testing::Test {
   }
   PeerRequest Missing(uint64_t chunk) const {
     return {.file = Memfile(),
-            .offset = (8 + chunk) * 256 * kKiB,
+            .offset = (8 + chunk) * kChunk,
             .length = kPageBytes,
             .relays_left = 1};
   }
