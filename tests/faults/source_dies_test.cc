@@ -1,5 +1,6 @@
 // A source process that is killed, stopped or cut off from a reader, at a byte of its answer that
 // is counted on the wire.
+#include <algorithm>
 #include <thread>
 
 #include "tests/faults/fault_fixture.h"
@@ -33,12 +34,12 @@ class SourceDiesTest : public FaultsTest, public testing::WithParamInterface<int
     return what + "_at_" + std::to_string(GetParam());
   }
   // The peer gave what was counted: less at most one message, which was cut, more at most what the
-  // kernel held.
+  // kernel held of what the source had sent meanwhile. At 99 % that may be all of the rest.
   void ExpectShare(const ReadOutcome& outcome) const {
+    constexpr uint64_t kKernelHolds = 2 * kMiB;
     const uint64_t counted = FileSize() * static_cast<uint64_t>(GetParam()) / 100;
     EXPECT_GE(outcome.bytes.peer + kMiB + kMiB / 8, counted);
-    EXPECT_LT(outcome.bytes.peer, FileSize());
-    EXPECT_LE(outcome.bytes.peer, counted + kMiB + kMiB / 4);
+    EXPECT_LE(outcome.bytes.peer, std::min(counted + kKernelHolds, FileSize()));
   }
 };
 
@@ -52,7 +53,8 @@ TEST_P(SourceDiesTest, SigkillCostsNoByte) {
   });
   ExpectWhole(outcome, Name("sigkill"));
   ExpectShare(outcome);
-  EXPECT_EQ(reader.Fallbacks("unreachable") + reader.Fallbacks("hedge_won"), 1u);
+  const uint64_t left = outcome.bytes.peer < FileSize() ? 1 : 0;
+  EXPECT_EQ(reader.Fallbacks("unreachable") + reader.Fallbacks("hedge_won"), left);
 }
 
 TEST_P(SourceDiesTest, SigstopCostsNoByteAndEndsWithTheStallBudget) {
@@ -66,8 +68,9 @@ TEST_P(SourceDiesTest, SigstopCostsNoByteAndEndsWithTheStallBudget) {
     EXPECT_EQ(reader.Hedges("won"), 1u);
     EXPECT_EQ(reader.Fallbacks("hedge_won"), 1u);
   } else {
-    EXPECT_EQ(reader.Fallbacks("stall"), 1u);
-    EXPECT_EQ(reader.metrics.CounterValue("peerchunk_stalls_total"), 1u);
+    const uint64_t left = outcome.bytes.peer < FileSize() ? 1 : 0;
+    EXPECT_EQ(reader.Fallbacks("stall"), left);
+    EXPECT_EQ(reader.metrics.CounterValue("peerchunk_stalls_total"), left);
   }
 }
 

@@ -69,10 +69,8 @@ class SilentUpstreamTest : public testing::Test {
     return 0;
   }
   PeerRequest Missing(uint64_t chunk) const {
-    return {.file = Memfile(),
-            .offset = (8 + chunk) * kChunk,
-            .length = kPageBytes,
-            .relays_left = 1};
+    return {
+        .file = Memfile(), .offset = (8 + chunk) * kChunk, .length = kPageBytes, .relays_left = 1};
   }
   void ExpectOwnServed() {
     const std::string& memfile = own_.files.at(FileKind::kMemfile);
