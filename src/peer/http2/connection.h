@@ -102,8 +102,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void SendGathered(const std::shared_ptr<Call>& call);
   // `message_bytes` of a message of this call were taken: the peer may send as much again.
   void Taken(Call& call, size_t message_bytes);
-  // The call's owner wants no more: cancels what is not over. Nothing is written any more to where
-  // the sink has placed it when this returns; what takes the time of one read that does not block.
+  // The call's owner wants no more: cancels what is not over. When this returns, nothing is written
+  // any more to where the sink has placed it; for that it waits, for one read that does not block.
   void Leave(Call& call);
 
   // Waits until `waiter` is ready, which it then no longer is, and drives the connection meanwhile
