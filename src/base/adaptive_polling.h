@@ -11,11 +11,14 @@ namespace peerchunk {
 // and being woken costs more than a wait that ends soon. One thread at a time.
 class AdaptivePolling {
  public:
+  // On one core, or where their number is not known (0), who polls only keeps the others from it.
+  explicit AdaptivePolling(unsigned cores = std::thread::hardware_concurrency())
+      : one_core_(cores <= 1) {}
+
   // How long to look before falling asleep; between two looks, whoever wants the core may have it
   // (sched_yield).
   absl::Duration Patience() const {
-    static const bool one_core = std::thread::hardware_concurrency() <= 1;
-    return usual_ < kQuick && !one_core ? kPatience : absl::ZeroDuration();
+    return usual_ < kQuick && !one_core_ ? kPatience : absl::ZeroDuration();
   }
   // A wait has ended, with or without an end to the looking.
   void Waited(absl::Duration waited) { usual_ += (std::min(waited, kMostCounted) - usual_) / 8; }
@@ -26,6 +29,7 @@ class AdaptivePolling {
   // However long it was: a pause between two quick times is soon forgotten.
   static constexpr absl::Duration kMostCounted = absl::Milliseconds(2);
 
+  const bool one_core_;
   absl::Duration usual_;  // Moves an eighth of the way with each wait.
 };
 

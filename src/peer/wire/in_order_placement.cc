@@ -20,8 +20,8 @@ struct ExtentAhead {
   uint64_t data_length = 0;  // The message's last bytes.
 };
 
-// Reads the extent's fields up to its data, `left` bytes before whose end the message ends.
-// Stricter than MessageDecoder: what it takes, that takes in the same way, or not at all.
+// Reads the fields of an extent that ends with the message, of which `bytes_behind_head` are not in
+// `in`. Stricter than MessageDecoder: what it takes, that takes in the same way, or not at all.
 std::optional<ExtentAhead> ReadExtentAhead(WireCursor& in, uint64_t bytes_behind_head) {
   ExtentAhead extent;
   uint64_t last_field = 0;
