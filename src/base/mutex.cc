@@ -1,11 +1,22 @@
 #include "peerchunk/base/mutex.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 
 #include "peerchunk/base/clock.h"
 
 namespace peerchunk {
+
+Mutex::Mutex() {
+  // std::mutex has nothing to choose its kind by; this is what its handle is there for.
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+  pthread_mutex_init(mutex_.native_handle(), &attributes);
+  pthread_mutexattr_destroy(&attributes);
+}
 
 bool CondVar::WaitUntil(Mutex& mutex, absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) {

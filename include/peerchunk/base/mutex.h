@@ -21,10 +21,11 @@ namespace peerchunk {
 class CondVar;
 
 // An annotated std::mutex. Not absl::Mutex: Debian's abseil is not built for ThreadSanitizer, which
-// then reports correct code as a race. Held briefly: no I/O, no RPC and no callback under one.
+// then reports correct code as a race. Held briefly: no I/O, no RPC and no callback under one; so
+// whoever finds it locked looks a few times more before falling asleep.
 class PEERCHUNK_THREAD_ANNOTATION(capability("mutex")) Mutex {
  public:
-  Mutex() = default;
+  Mutex();
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
