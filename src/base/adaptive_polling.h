@@ -1,22 +1,31 @@
 #pragma once
 
+#include <sched.h>
+
 #include <algorithm>
 #include <thread>
+#include <utility>
 
+#include <absl/functional/function_ref.h>
 #include <absl/time/time.h>
 
+#include "peerchunk/base/clock.h"
+
 namespace peerchunk {
+
+inline void OfferCore() { sched_yield(); }
 
 // Whether to look again and again for what is waited for, or to fall asleep at once: falling asleep
 // and being woken costs more than a wait that ends soon. One thread at a time.
 class AdaptivePolling {
  public:
+  class Wait;
+
   // On one core, or where their number is not known (0), who polls only keeps the others from it.
   explicit AdaptivePolling(unsigned cores = std::thread::hardware_concurrency())
       : one_core_(cores <= 1) {}
 
-  // How long to look before falling asleep; between two looks, whoever wants the core may have it
-  // (sched_yield).
+  // How much time to look for before falling asleep.
   absl::Duration Patience() const {
     return usual_ < kQuick && !one_core_ ? kPatience : absl::ZeroDuration();
   }
@@ -28,9 +37,64 @@ class AdaptivePolling {
   static constexpr absl::Duration kQuick = absl::Microseconds(200);
   // However long it was: a pause between two quick times is soon forgotten.
   static constexpr absl::Duration kMostCounted = absl::Milliseconds(2);
+  // Others have the core for longer than one who waits for an answer of theirs should let them: who
+  // sleeps has it back sooner.
+  static constexpr absl::Duration kMostAway = absl::Microseconds(500);
 
   const bool one_core_;
   absl::Duration usual_;  // Moves an eighth of the way with each wait.
+};
+
+// One wait:
+//
+//   AdaptivePolling::Wait wait(polling, clock);
+//   while (!found && wait.LooksAgain()) found = Look();
+//   if (!found) Sleep();
+//
+// Between two looks whoever wants the core has it. That time is not of the wait's: those who have
+// it may be the ones who are waited for, and all of them would fall asleep on one core, one after
+// the other, with the next core idle.
+class AdaptivePolling::Wait {
+ public:
+  explicit Wait(AdaptivePolling& polling, Clock& clock, absl::Time until = absl::InfiniteFuture(),
+                absl::FunctionRef<void()> offer_core = OfferCore)
+      : polling_(polling),
+        clock_(clock),
+        offer_core_(offer_core),
+        begun_(clock.Now()),
+        until_(until),
+        patience_(polling.Patience()),
+        look_begun_(begun_) {}
+  ~Wait() { polling_.Waited(clock_.Now() - begun_ - away_); }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  bool LooksAgain() {
+    if (std::exchange(first_, false)) return patience_ > absl::ZeroDuration() && begun_ < until_;
+    const absl::Time looked = clock_.Now();
+    patience_ -= looked - look_begun_;
+    if (patience_ <= absl::ZeroDuration() || looked >= until_) return false;
+    offer_core_();
+    look_begun_ = clock_.Now();
+    const absl::Duration away = look_begun_ - looked;
+    if (away_ + away <= kMostAway) {
+      away_ += away;
+    } else {
+      patience_ = absl::ZeroDuration();  // One more look.
+    }
+    return true;
+  }
+
+ private:
+  AdaptivePolling& polling_;
+  Clock& clock_;
+  const absl::FunctionRef<void()> offer_core_;
+  const absl::Time begun_;
+  const absl::Time until_;
+  absl::Duration patience_;
+  absl::Time look_begun_;
+  absl::Duration away_;
+  bool first_ = true;
 };
 
 }  // namespace peerchunk

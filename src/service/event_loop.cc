@@ -1,7 +1,5 @@
 #include "service/event_loop.h"
 
-#include <sched.h>
-
 namespace peerchunk {
 
 void EventLoop::Run() {
@@ -28,16 +26,11 @@ void EventLoop::RunFirstLater() {
 }
 
 EventQueue::Event EventLoop::Next() {
-  Clock& clock = Clock::Real();  // What is waited for here comes in real time.
-  const absl::Time begun = clock.Now();
-  const absl::Time polls_until = begun + polling_.Patience();
+  // What is waited for here comes in real time.
+  AdaptivePolling::Wait wait(polling_, Clock::Real());
   EventQueue::Event event;
-  while (event.status == EventQueue::Status::kNothing && clock.Now() < polls_until) {
-    event = queue_.Look();
-    if (event.status == EventQueue::Status::kNothing) sched_yield();
-  }
+  while (event.status == EventQueue::Status::kNothing && wait.LooksAgain()) event = queue_.Look();
   if (event.status == EventQueue::Status::kNothing) event = queue_.Wait();
-  polling_.Waited(clock.Now() - begun);
   return event;
 }
 

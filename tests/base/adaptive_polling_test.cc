@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/simulated_clock.h"
+
 namespace peerchunk {
 namespace {
 
@@ -51,6 +53,53 @@ TEST_F(AdaptivePollingTest, ManyPausesNeedMore) {
   EXPECT_FALSE(Polls());
   Wait(absl::Microseconds(50), 20);
   EXPECT_TRUE(Polls());
+}
+
+class OneWaitTest : public testing::Test {
+ protected:
+  static constexpr absl::Duration kLook = absl::Microseconds(3);
+
+  // Looks in vain, as long as it may; each look takes its time, and each offer of the core `away`.
+  int LookInVain(absl::Duration away, absl::Time until = absl::InfiniteFuture()) {
+    const auto offer = [&] { clock_.Advance(away); };
+    AdaptivePolling::Wait wait(polling_, clock_, until, offer);
+    int looks = 0;
+    while (wait.LooksAgain()) {
+      ++looks;
+      clock_.Advance(kLook);
+    }
+    return looks;
+  }
+  bool Polls() const { return polling_.Patience() > absl::ZeroDuration(); }
+
+  test::SimulatedClock clock_;
+  AdaptivePolling polling_{/*cores=*/2};
+};
+
+TEST_F(OneWaitTest, TheTimeToLookForEnds) {
+  EXPECT_EQ(LookInVain(absl::ZeroDuration()), 34) << "100 us in steps of 3";
+  EXPECT_EQ(LookInVain(absl::ZeroDuration(), clock_.Now() + absl::Microseconds(10)), 4);
+  EXPECT_EQ(LookInVain(absl::ZeroDuration(), clock_.Now()), 0) << "it is late already";
+}
+
+// Who has the core may be the one who is waited for: on one core with all others asleep each of
+// them would wait for the one before, and none of them would ever look.
+TEST_F(OneWaitTest, WhatOthersDoMeanwhileIsNotTheWaits) {
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_GE(LookInVain(absl::Microseconds(14)), 34);
+    ASSERT_TRUE(Polls());
+  }
+}
+
+// A guest that computes gives the core back when its slice is over, but makes way for who wakes up.
+TEST_F(OneWaitTest, WhereOthersKeepTheCoreNobodyPolls) {
+  EXPECT_EQ(LookInVain(absl::Milliseconds(3)), 2) << "one more look";
+  EXPECT_FALSE(Polls());
+  EXPECT_EQ(LookInVain(absl::Milliseconds(3)), 0);
+}
+
+TEST_F(OneWaitTest, ManyShortWhilesAreALongOne) {
+  EXPECT_EQ(LookInVain(absl::Microseconds(100)), 7);
 }
 
 }  // namespace

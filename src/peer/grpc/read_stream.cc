@@ -88,7 +88,7 @@ void ReadStream::Flush() {
   {
     MutexLock lock(mutex_);
     if (writing_ || finishing_ || to_send_.empty()) return;
-    request = to_send_.Take();
+    request = to_send_.Take().bytes;
     writing_ = true;
   }
   call_->Write(ToBuffer(request), reinterpret_cast<void*>(Tag::kWrite));

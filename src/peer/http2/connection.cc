@@ -1,7 +1,6 @@
 #include "peer/http2/connection.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -137,15 +136,16 @@ void Connection::GatherLocked() {
   std::erase_if(gathering_, [&](const std::shared_ptr<Call>& call) PEERCHUNK_REQUIRES(mutex_) {
     // What lets it go on, the call's start or more window, puts out frames, and so asks again.
     if (!call->over && (call->id == 0 || !call->to_send.empty())) return false;
-    if (!call->over) {
+    while (!call->over) {
       const CallSink::Gathered gathered = call->sink->Gather(now);
-      if (gathered.ask_again != absl::InfiniteFuture()) {
-        again = std::min(again, gathered.ask_again);
-        return false;
-      }
       if (!gathered.message.empty()) {
         QueueLocked(*call, gathered.message);
         PumpLocked(*call);
+      }
+      if (gathered.ask_again == absl::InfiniteFuture()) break;
+      if (gathered.ask_again > now || !call->to_send.empty()) {
+        again = std::min(again, gathered.ask_again);
+        return false;
       }
     }
     call->gathering = false;
@@ -278,7 +278,9 @@ absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time 
         waiter->in_line_ = true;
         waiting_.push_back(waiter);
         lock.Unlock();
-        if (Sleep(*waiter, until)) return absl::OkStatus();
+        // Ready: whoever drives has taken it out of the line, and will see to the next driver.
+        const Sleepers::Woken woken = sleepers_.Sleep(waiter->sleeper_, until, clock_);
+        if (woken == Sleepers::Woken::kReady) return absl::OkStatus();
         lock.Lock();
         if (!std::exchange(waiter->in_line_, false)) break;  // It was being woken as ready.
         std::erase(waiting_, waiter);
@@ -286,26 +288,12 @@ absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time 
     }
     if (driver_ == nullptr) next_driver = NextDriverLocked();
   }
-  if (next_driver != nullptr) Wake(*next_driver, Waiter::Woken::kToLook);
+  if (next_driver != nullptr) Wake(*next_driver, Sleepers::Woken::kToLook);
   return result;
 }
 
-// True when it is ready: whoever drives has taken it out of the line, and will see to the next
-// driver.
-bool Connection::Sleep(Waiter& waiter, absl::Time until) {
-  MutexLock lock(waiter.mutex_);
-  while (waiter.woken_ == Waiter::Woken::kNot) {
-    if (!clock_.WaitUntil(waiter.changed_, waiter.mutex_, until)) break;
-  }
-  return std::exchange(waiter.woken_, Waiter::Woken::kNot) == Waiter::Woken::kReady;
-}
-
-void Connection::Wake(Waiter& waiter, Waiter::Woken why) {
-  {
-    MutexLock lock(waiter.mutex_);
-    if (waiter.woken_ != Waiter::Woken::kReady) waiter.woken_ = why;
-  }
-  waiter.changed_.NotifyAll();
+void Connection::Wake(Waiter& waiter, Sleepers::Woken why) {
+  sleepers_.Wake(sleepers_.Mark(waiter.sleeper_, why));
 }
 
 void Connection::Tend() {
@@ -316,7 +304,7 @@ void Connection::Tend() {
     Drive(std::make_shared<Waiter>(), absl::InfinitePast());
     next_driver = NextDriverLocked();
   }
-  if (next_driver != nullptr) Wake(*next_driver, Waiter::Woken::kToLook);
+  if (next_driver != nullptr) Wake(*next_driver, Sleepers::Woken::kToLook);
 }
 
 std::shared_ptr<Waiter> Connection::NextDriverLocked() const {
@@ -335,7 +323,7 @@ void Connection::Cancel(Waiter& waiter) {
     sleeps = waiter.in_line_;
     drives = driver_ == &waiter;
   }
-  if (sleeps) Wake(waiter, Waiter::Woken::kToLook);
+  if (sleeps) Wake(waiter, Sleepers::Woken::kToLook);
   if (drives) WakeDriver();
 }
 
@@ -358,7 +346,11 @@ void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) 
   });
   if (!ready.empty()) {
     mutex_.Unlock();
-    for (const std::shared_ptr<Waiter>& other : ready) Wake(*other, Waiter::Woken::kReady);
+    Sleepers::Mask mask = 0;
+    for (const std::shared_ptr<Waiter>& other : ready) {
+      mask |= sleepers_.Mark(other->sleeper_, Sleepers::Woken::kReady);
+    }
+    sleepers_.Wake(mask);
     // What the first of them ask next goes in one message.
     mutex_.Lock();
   }
@@ -463,16 +455,14 @@ absl::Status Connection::Receive(absl::Time until, Waiters& ready) {
     PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
   }
   if (!got) {
-    const absl::Time begun = clock_.Now();
+    AdaptivePolling::Wait wait(polling_, clock_, until);
     // For long messages sleeping costs less: there is much of them when it ends.
-    const absl::Time polls_until = bulk_ ? begun : std::min(until, begun + polling_.Patience());
-    if (polls_until > begun) {
-      PEERCHUNK_ASSIGN_OR_RETURN(got, Poll(polls_until, ready));
+    if (!bulk_ && wait.LooksAgain()) {
+      PEERCHUNK_ASSIGN_OR_RETURN(got, Poll(wait, ready));
     }
     if (!got && WaitForSocket(until, POLLIN)) {
       PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
     }
-    polling_.Waited(clock_.Now() - begun);
   }
   if (!got) return absl::OkStatus();
   PEERCHUNK_RETURN_IF_ERROR(Parse(ready));
@@ -484,19 +474,17 @@ absl::Status Connection::Receive(absl::Time until, Waiters& ready) {
 
 // Asks again and again: an answer that comes soon is taken without the cost of falling asleep. Lets
 // whoever wants the core have it meanwhile, like those just woken here, and the peer on this
-// machine.
-absl::StatusOr<bool> Connection::Poll(absl::Time until, Waiters& ready) {
+// machine; and sends what has gathered when its time has come.
+absl::StatusOr<bool> Connection::Poll(AdaptivePolling::Wait& wait, Waiters& ready) {
   {
     MutexLock lock(mutex_);
     driver_works_ = false;
   }
-  Flush();
   bool got = false;
-  while (true) {
+  do {
+    Flush();
     PEERCHUNK_ASSIGN_OR_RETURN(got, ReadSome(ready));
-    if (got || clock_.Now() >= until) break;
-    sched_yield();
-  }
+  } while (!got && wait.LooksAgain());
   MutexLock lock(mutex_);
   driver_works_ = true;
   return got;

@@ -13,6 +13,7 @@
 #include <absl/time/time.h>
 
 #include "base/adaptive_polling.h"
+#include "base/sleepers.h"
 #include "peer/http2/frame.h"
 #include "peer/http2/header_block.h"
 #include "peer/http2/message_assembler.h"
@@ -28,12 +29,8 @@ namespace peerchunk::http2 {
 class Waiter {
  private:
   friend class Connection;
-  enum class Woken : uint8_t { kNot, kReady, kToLook };
 
-  // For sleeping, and its own: those who are woken together do not queue for the connection's lock.
-  Mutex mutex_;
-  CondVar changed_;
-  Woken woken_ PEERCHUNK_GUARDED_BY(mutex_) = Woken::kNot;
+  Sleepers::One sleeper_;
   // The rest belongs to the connection's lock.
   bool in_line_ = false;  // Sleeps, or is about to.
   bool ready_ = false;
@@ -151,8 +148,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void WakeDriver();
 
   // Waiting.
-  bool Sleep(Waiter& waiter, absl::Time until) PEERCHUNK_EXCLUDES(mutex_);
-  static void Wake(Waiter& waiter, Waiter::Woken why);
+  void Wake(Waiter& waiter, Sleepers::Woken why);
   std::shared_ptr<Waiter> NextDriverLocked() const PEERCHUNK_REQUIRES(mutex_);
 
   // Driving; without the lock, by one thread at a time.
@@ -160,7 +156,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   absl::Status Turn(absl::Time until, Waiters& ready);
   bool WaitForSocket(absl::Time until, short events);
   absl::StatusOr<bool> ReadSome(Waiters& ready);
-  absl::StatusOr<bool> Poll(absl::Time until, Waiters& ready);
+  absl::StatusOr<bool> Poll(AdaptivePolling::Wait& wait, Waiters& ready);
   absl::Status Receive(absl::Time until, Waiters& ready);
   absl::Status Parse(Waiters& ready);
   absl::Status BeginData(const FrameHeader& frame, uint32_t padding);
@@ -188,6 +184,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   Clock& clock_;
   const File wake_;  // An eventfd.
   const std::shared_ptr<BufferPool> pool_;
+  // Those in line: none of them queues for the lock when they are woken together.
+  Sleepers sleepers_;
 
   // The driver's.
   bool opened_ = false;

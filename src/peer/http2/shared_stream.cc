@@ -13,7 +13,10 @@ namespace {
 // So many messages may be unanswered before others gather, and for so long. Two: the peer has the
 // next one when it is done with one. The time is what a read waits here at most, whatever the peer
 // does.
-constexpr uint64_t kMessagesAhead = 2;
+constexpr size_t kMessagesAhead = 2;
+// No message has more than half of the reads that are under way, so that the peer works on one half
+// while the other is taken here; of so few it may have all.
+constexpr size_t kFew = 4;
 constexpr absl::Duration kLongestGathering = absl::Microseconds(100);
 
 }  // namespace
@@ -78,7 +81,6 @@ std::shared_ptr<SharedReads::Read> SharedStream::Ask(const PeerRequest& request,
       read->end = *end_;
       return read;
     }
-    read->message = messages_sent_ + 1;
     reads_.emplace(read->id, read);
     to_send_.Add(read->id, request,
                  deadline == absl::InfiniteFuture()
@@ -124,13 +126,16 @@ CallSink::Gathered SharedStream::Gather(absl::Time now) {
   MutexLock lock(mutex_);
   if (to_send_.empty()) return {};
   const absl::Time at_last = last_sent_ + kLongestGathering;
-  if (messages_sent_ - messages_answered_ >= kMessagesAhead && now < at_last && !hurry_) {
+  if (unanswered_.size() >= kMessagesAhead && now < at_last && !hurry_) {
     return {.message = {}, .ask_again = at_last};
   }
-  ++messages_sent_;
+  const size_t most = hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
+  ReadRequest::Message message = to_send_.Take(most);
+  if (message.last_read) unanswered_.push_back(*message.last_read);
   last_sent_ = now;
   hurry_ = false;
-  return {.message = to_send_.Take()};
+  return {.message = std::move(message.bytes),
+          .ask_again = to_send_.empty() ? absl::InfiniteFuture() : now};
 }
 
 // On the driver's thread, as are all calls of the sink.
@@ -155,7 +160,11 @@ void SharedStream::TakePart(ReadPart part, Waiters& ready) {
   const auto found = reads_.find(part.id);
   if (found == reads_.end()) return;  // Nobody waits for it any more.
   OneRead& read = *found->second;
-  messages_answered_ = std::max(messages_answered_, read.message);
+  // The peer has begun with the message that asks for it, and so is done with those before.
+  while (!unanswered_.empty() && part.id > answered_until_) {
+    answered_until_ = unanswered_.front();
+    unanswered_.pop_front();
+  }
   if (read.end) return;
   read.waiting_bytes += part.message.size();
   if (read.waiting_bytes > kMaxWaitingBytes) {

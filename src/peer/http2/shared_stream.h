@@ -45,7 +45,6 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
 
   struct OneRead final : Read {
     uint64_t id = 0;
-    uint64_t message = 0;  // The number of that which asks for it.
     const std::shared_ptr<Waiter> waiter = std::make_shared<Waiter>();
     // Under the stream's lock.
     std::deque<ReadPart> parts;
@@ -74,8 +73,9 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   std::map<uint64_t, std::shared_ptr<OneRead>> reads_ PEERCHUNK_GUARDED_BY(mutex_);
   ReadRequest to_send_ PEERCHUNK_GUARDED_BY(mutex_);
   bool hurry_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // It waits for no answer.
-  uint64_t messages_sent_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
-  uint64_t messages_answered_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // The last one so far, in part.
+  // The last read of each message that none of whose reads was answered.
+  std::deque<uint64_t> unanswered_ PEERCHUNK_GUARDED_BY(mutex_);
+  uint64_t answered_until_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // The last one of those before.
   absl::Time last_sent_ PEERCHUNK_GUARDED_BY(mutex_);
   bool answered_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);  // Set once.

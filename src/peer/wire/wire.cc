@@ -159,14 +159,30 @@ void ReadRequest::Add(uint64_t id, const PeerRequest& request, absl::Duration ti
         absl::ToInt64Milliseconds(std::clamp(timeout, absl::Milliseconds(1), absl::Hours(24)))));
   }
   wire.AppendToString(&bytes_);
+  entries_.push_back({.end = bytes_.size(), .read = id});
 }
 
 void ReadRequest::Cancel(uint64_t id) {
   v1::ReadBuildFileRequest wire;
   wire.add_cancelled(id);
   wire.AppendToString(&bytes_);
+  entries_.push_back({.end = bytes_.size(), .read = std::nullopt});
 }
 
-std::string ReadRequest::Take() { return std::exchange(bytes_, {}); }
+ReadRequest::Message ReadRequest::Take(size_t count) {
+  Message message;
+  count = std::min(count, size());
+  const auto rest = entries_.begin() + static_cast<ptrdiff_t>(count);
+  for (auto entry = entries_.begin(); entry != rest; ++entry) {
+    if (entry->read) message.last_read = entry->read;
+  }
+  const size_t taken = count == 0 ? 0 : std::prev(rest)->end;
+  entries_.erase(entries_.begin(), rest);
+  for (Entry& entry : entries_) entry.end -= taken;
+  std::string left = bytes_.substr(taken);
+  bytes_.resize(taken);
+  message.bytes = std::exchange(bytes_, std::move(left));
+  return message;
+}
 
 }  // namespace peerchunk

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <absl/status/statusor.h>
 
@@ -50,11 +53,25 @@ class ReadRequest {
   void Add(uint64_t id, const PeerRequest& request, absl::Duration timeout);
   void Cancel(uint64_t id);
   bool empty() const { return bytes_.empty(); }
-  // The message so far; begins the next one.
-  std::string Take();
+  // How many reads and ids there are.
+  size_t size() const { return entries_.size(); }
+
+  struct Message {
+    std::string bytes;
+    std::optional<uint64_t> last_read;  // Its id; none: it asks for nothing.
+  };
+  // A message of the `count` that came first, 1 at least; the rest goes in the next one.
+  Message Take(size_t count);
+  Message Take() { return Take(size()); }
 
  private:
+  struct Entry {
+    size_t end = 0;  // In `bytes_`.
+    std::optional<uint64_t> read;
+  };
+
   std::string bytes_;
+  std::vector<Entry> entries_;
 };
 
 }  // namespace peerchunk

@@ -90,6 +90,25 @@ TEST_F(SharedStreamTest, WhatIsAskedWhileThePeerIsBusyGoesInOneMessage) {
   EXPECT_EQ(NextMessage(), (Asked{.reads = {3, 4}, .cancelled = {}}));
 }
 
+// Else the peer would have nothing to do while all of them are taken here, and the other way round.
+TEST_F(SharedStreamTest, OfManyReadsHalfGoInEachMessage) {
+  std::vector<std::shared_ptr<SharedReads::Read>> reads;
+  reads.push_back(Ask());
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
+  while (reads.size() < 11) reads.push_back(Ask());
+  Answer(2);
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {3, 4, 5, 6, 7, 8}, .cancelled = {}}));
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {9, 10, 11, 12}, .cancelled = {}}));
+  while (reads.size() < 14) reads.push_back(Ask());
+  Answer(5);  // Of the first of the two: one more may go.
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {13, 14, 15}, .cancelled = {}}));
+  reads.push_back(Ask());
+  Answer(4);  // Of a message that was answered before.
+  clock_.Advance(absl::Microseconds(99));
+  Answer(10);
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {16}, .cancelled = {}}));
+}
+
 // One that takes its time, like a read that the peer has to fetch, holds nothing up.
 TEST_F(SharedStreamTest, NothingGathersForLongerThanItMay) {
   const auto second = Ask();
