@@ -40,6 +40,10 @@ Sleepers::Woken Sleepers::Sleep(One& one, absl::Time until, Clock& clock) {
     }
     syscall(SYS_futex, &wakes_, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, nullptr, one.mask_);
   }
+  return Take(one);
+}
+
+Sleepers::Woken Sleepers::Take(One& one) {
   return one.woken_.exchange(Woken::kNot, std::memory_order_acq_rel);
 }
 

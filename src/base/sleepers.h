@@ -34,8 +34,10 @@ class Sleepers {
   };
 
   // Until `one` is marked and woken, which may have been before, or for as long as it is to `until`
-  // on `clock` now. Returns what it was marked as, which it then no longer is.
+  // on `clock` now, in real time. Returns what Take does.
   Woken Sleep(One& one, absl::Time until, Clock& clock);
+  // What `one` was marked as, which it then no longer is.
+  Woken Take(One& one);
   // What is kReady stays so.
   Mask Mark(One& one, Woken why);
   // All that were marked, with the bits that Mark returned.

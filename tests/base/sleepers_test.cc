@@ -30,6 +30,9 @@ TEST_F(SleepersTest, WhoWasMarkedDoesNotFallAsleep) {
   sleepers_.Mark(one, Woken::kToLook);
   EXPECT_EQ(Sleep(one), Woken::kToLook);
   EXPECT_EQ(Sleep(one, Clock::Real().Now()), Woken::kNot) << "it was taken";
+  sleepers_.Mark(one, Woken::kReady);
+  EXPECT_EQ(sleepers_.Take(one), Woken::kReady);
+  EXPECT_EQ(sleepers_.Take(one), Woken::kNot);
 }
 
 TEST_F(SleepersTest, ReadyStaysReady) {

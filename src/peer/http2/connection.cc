@@ -216,14 +216,17 @@ void Connection::Flush() {
   while (true) {
     {
       MutexLock lock(mutex_);
-      if (!MayFlushLocked()) return;
-      GatherLocked();
-      if (out_.empty() && gather_at_ >= driver_sleeps_until_) return;
+      if (MayFlushLocked()) GatherLocked();
+      if (!can_write_ || writing_ || blocked_ || failed_) return;
+      if (out_.empty()) {
+        if (gathering_.empty() || gather_at_ >= driver_sleeps_until_) return;
+        driver_sleeps_until_ = gather_at_;
+      }
       frames.clear();
       frames.swap(out_);
       writing_ = !frames.empty();
     }
-    if (frames.empty()) return WakeDriver();  // It has to send this when the time has come.
+    if (frames.empty()) return WakeDriver();  // It has to send the rest when the time has come.
     size_t sent = 0;
     bool ended = false;
     while (sent < frames.size()) {
@@ -282,7 +285,10 @@ absl::Status Connection::Wait(const std::shared_ptr<Waiter>& waiter, absl::Time 
         const Sleepers::Woken woken = sleepers_.Sleep(waiter->sleeper_, until, clock_);
         if (woken == Sleepers::Woken::kReady) return absl::OkStatus();
         lock.Lock();
-        if (!std::exchange(waiter->in_line_, false)) break;  // It was being woken as ready.
+        if (!std::exchange(waiter->in_line_, false)) {  // It was being woken as ready.
+          sleepers_.Take(waiter->sleeper_);
+          break;
+        }
         std::erase(waiting_, waiter);
       }
     }
@@ -336,21 +342,18 @@ void Connection::Drive(const std::shared_ptr<Waiter>& waiter, absl::Time until) 
   const absl::Status turn = Turn(until, ready);
   if (!turn.ok()) FailAll(turn, ready);
   mutex_.Lock();
-  std::erase_if(ready, [&](const std::shared_ptr<Waiter>& other) PEERCHUNK_REQUIRES(mutex_) {
+  Sleepers::Mask in_line = 0;
+  for (const std::shared_ptr<Waiter>& other : ready) {
     if (std::exchange(other->in_line_, false)) {
       std::erase(waiting_, other);
-      return false;
+      in_line |= sleepers_.Mark(other->sleeper_, Sleepers::Woken::kReady);
+    } else {
+      other->ready_ = true;
     }
-    other->ready_ = true;
-    return true;
-  });
-  if (!ready.empty()) {
+  }
+  if (in_line != 0) {
     mutex_.Unlock();
-    Sleepers::Mask mask = 0;
-    for (const std::shared_ptr<Waiter>& other : ready) {
-      mask |= sleepers_.Mark(other->sleeper_, Sleepers::Woken::kReady);
-    }
-    sleepers_.Wake(mask);
+    sleepers_.Wake(in_line);
     // What the first of them ask next goes in one message.
     mutex_.Lock();
   }

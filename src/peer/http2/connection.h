@@ -53,8 +53,8 @@ class CallSink {
   // went or is about to; the call may be made again over another one.
   virtual void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) = 0;
   struct Gathered {
-    std::string message;                            // Empty: nothing now;
-    absl::Time ask_again = absl::InfiniteFuture();  // but then.
+    std::string message;                            // Empty: nothing now.
+    absl::Time ask_again = absl::InfiniteFuture();  // Then there is more.
   };
   // What more there is to send, as one message. Called under the connection's lock, after
   // SendGathered.
@@ -148,7 +148,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void WakeDriver();
 
   // Waiting.
-  void Wake(Waiter& waiter, Sleepers::Woken why);
+  void Wake(Waiter& waiter, Sleepers::Woken why) PEERCHUNK_EXCLUDES(mutex_);
   std::shared_ptr<Waiter> NextDriverLocked() const PEERCHUNK_REQUIRES(mutex_);
 
   // Driving; without the lock, by one thread at a time.

@@ -129,9 +129,12 @@ CallSink::Gathered SharedStream::Gather(absl::Time now) {
   if (unanswered_.size() >= kMessagesAhead && now < at_last && !hurry_) {
     return {.message = {}, .ask_again = at_last};
   }
-  const size_t most = hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
+  const bool late = unanswered_.size() >= kMessagesAhead;
+  const size_t most = late || hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
   ReadRequest::Message message = to_send_.Take(most);
   if (message.last_read) unanswered_.push_back(*message.last_read);
+  // More of them change nothing.
+  if (unanswered_.size() > kMessagesAhead) TakeFirstUnanswered();
   last_sent_ = now;
   hurry_ = false;
   return {.message = std::move(message.bytes),
@@ -156,15 +159,17 @@ void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
   if (gathered) connection_->SendGathered(call_);
 }
 
+void SharedStream::TakeFirstUnanswered() {
+  answered_until_ = unanswered_.front();
+  unanswered_.pop_front();
+}
+
 void SharedStream::TakePart(ReadPart part, Waiters& ready) {
+  // The peer has begun with the message that asks for it.
+  while (!unanswered_.empty() && part.id > answered_until_) TakeFirstUnanswered();
   const auto found = reads_.find(part.id);
   if (found == reads_.end()) return;  // Nobody waits for it any more.
   OneRead& read = *found->second;
-  // The peer has begun with the message that asks for it, and so is done with those before.
-  while (!unanswered_.empty() && part.id > answered_until_) {
-    answered_until_ = unanswered_.front();
-    unanswered_.pop_front();
-  }
   if (read.end) return;
   read.waiting_bytes += part.message.size();
   if (read.waiting_bytes > kMaxWaitingBytes) {

@@ -17,7 +17,7 @@
 namespace peerchunk::http2 {
 
 // A ReadBuildFile call on a connection. What several readers ask while the connection's driver is
-// at work, or while the peer is busy with what they have asked before, goes in one message: each
+// at work, or while the peer is busy with what they have asked before, goes in few messages: each
 // costs the peer far more than one more read in it.
 class SharedStream final : public SharedReads, public std::enable_shared_from_this<SharedStream> {
  public:
@@ -60,6 +60,7 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
       : connection_(std::move(connection)), clock_(clock) {}
   void OnMessage(const MessageBytes& message, Waiters& ready);
   void TakePart(ReadPart part, Waiters& ready) PEERCHUNK_REQUIRES(mutex_);
+  void TakeFirstUnanswered() PEERCHUNK_REQUIRES(mutex_);
   void OnEnd(const absl::Status& status, Waiters& ready);
   CallSink::Gathered Gather(absl::Time now);
 

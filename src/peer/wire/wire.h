@@ -60,7 +60,7 @@ class ReadRequest {
     std::string bytes;
     std::optional<uint64_t> last_read;  // Its id; none: it asks for nothing.
   };
-  // A message of the `count` that came first, 1 at least; the rest goes in the next one.
+  // A message of the `count` that came first; the rest goes in the next one.
   Message Take(size_t count);
   Message Take() { return Take(size()); }
 

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,14 +25,36 @@ namespace {
 
 using Ids = std::vector<uint64_t>;
 
+struct Asked {
+  Ids reads;
+  Ids cancelled;
+  bool operator==(const Asked&) const = default;
+};
+
+std::shared_ptr<SharedReads::Read> AskOf(SharedStream& stream) {
+  return stream.Ask({.file = {BuildId({1}), FileKind::kMemfile}, .offset = 0, .length = 4096},
+                    absl::InfiniteFuture());
+}
+
+Asked NextMessageOf(test::ScriptedServer& server) {
+  v1::ReadBuildFileRequest request;
+  EXPECT_TRUE(request.ParseFromString(server.ReadFrame(FrameType::kData).payload.substr(5)));
+  Asked asked;
+  for (const v1::FileRead& read : request.reads()) asked.reads.push_back(read.id());
+  asked.cancelled.assign(request.cancelled().begin(), request.cancelled().end());
+  return asked;
+}
+
+void AnswerOf(test::ScriptedServer& server, uint64_t id) {
+  v1::ReadBuildFileResponse response;
+  v1::FileReadPart* const part = response.add_parts();
+  part->set_id(id);
+  part->mutable_message()->set_last(true);
+  server.SendMessage(1, response.SerializeAsString());
+}
+
 class SharedStreamTest : public testing::Test {
  protected:
-  struct Asked {
-    Ids reads;
-    Ids cancelled;
-    bool operator==(const Asked&) const = default;
-  };
-
   // Asks for a first read, and waits for it on a thread of its own, which drives.
   SharedStreamTest() {
     auto [client, end] = test::MakeSocketPair();
@@ -54,25 +77,9 @@ class SharedStreamTest : public testing::Test {
     driver_.join();
   }
 
-  std::shared_ptr<SharedReads::Read> Ask() {
-    return stream_->Ask({.file = {BuildId({1}), FileKind::kMemfile}, .offset = 0, .length = 4096},
-                        absl::InfiniteFuture());
-  }
-  Asked NextMessage() {
-    v1::ReadBuildFileRequest request;
-    EXPECT_TRUE(request.ParseFromString(server_->ReadFrame(FrameType::kData).payload.substr(5)));
-    Asked asked;
-    for (const v1::FileRead& read : request.reads()) asked.reads.push_back(read.id());
-    asked.cancelled.assign(request.cancelled().begin(), request.cancelled().end());
-    return asked;
-  }
-  void Answer(uint64_t id) {
-    v1::ReadBuildFileResponse response;
-    v1::FileReadPart* const part = response.add_parts();
-    part->set_id(id);
-    part->mutable_message()->set_last(true);
-    server_->SendMessage(1, response.SerializeAsString());
-  }
+  std::shared_ptr<SharedReads::Read> Ask() { return AskOf(*stream_); }
+  Asked NextMessage() { return NextMessageOf(*server_); }
+  void Answer(uint64_t id) { AnswerOf(*server_, id); }
 
   test::SimulatedClock clock_;
   std::unique_ptr<test::ScriptedServer> server_;
@@ -168,9 +175,7 @@ TEST(SharedStreamDialTest, AReaderSleepsWhileThePeerIsDialled) {
                                                       "10.0.0.1:1", false, clock),
                          clock);
   stream->Begin();
-  const auto read =
-      stream->Ask({.file = {BuildId({1}), FileKind::kMemfile}, .offset = 0, .length = 4096},
-                  absl::InfiniteFuture());
+  const auto read = AskOf(*stream);
   std::thread reader([&] {
     EXPECT_TRUE(absl::IsCancelled(stream->Await(*read, absl::InfiniteFuture()).status()));
   });
@@ -179,6 +184,70 @@ TEST(SharedStreamDialTest, AReaderSleepsWhileThePeerIsDialled) {
   stream->Cancel(*read);
   reader.join();
   EXPECT_LE(looks, 10);
+}
+
+// A socket that lets a test in before it writes, once.
+class InterruptedSocket final : public Socket {
+ public:
+  InterruptedSocket(std::unique_ptr<Socket> under, std::function<void()>& before_write)
+      : under_(std::move(under)), before_write_(before_write) {}
+  int fd() const override { return under_->fd(); }
+  absl::StatusOr<bool> Open() override { return under_->Open(); }
+  short OpenEvents() const override { return under_->OpenEvents(); }
+  absl::StatusOr<size_t> Read(absl::Span<char> first, absl::Span<char> second) override {
+    return under_->Read(first, second);
+  }
+  absl::StatusOr<size_t> Write(std::string_view bytes) override {
+    if (before_write_) std::exchange(before_write_, nullptr)();
+    return under_->Write(bytes);
+  }
+  void Shutdown() override { under_->Shutdown(); }
+
+ private:
+  const std::unique_ptr<Socket> under_;
+  std::function<void()>& before_write_;
+};
+
+// It sleeps until its own answer comes, which may be never; nobody else is there to send them.
+TEST(SharedStreamRestTest, ADriverThatSleepsIsWokenForTheReadsThatHadToWait) {
+  auto [client, end] = test::MakeSocketPair();
+  test::ScriptedServer server(std::move(end));
+  std::function<void()> before_write;
+  Clock& clock = Clock::Real();
+  const auto stream =
+      SharedStream::Make(std::make_shared<Connection>(
+                             std::make_unique<InterruptedSocket>(std::move(client), before_write),
+                             "10.0.0.1:1", false, clock),
+                         clock);
+  stream->Begin();
+  std::vector<std::shared_ptr<SharedReads::Read>> reads;
+  const auto ask = [&] { reads.push_back(AskOf(*stream)); };
+  const auto await = [&](SharedReads::Read& read) {
+    const auto part = stream->Await(read, absl::InfiniteFuture());
+    EXPECT_TRUE(part.ok()) << part.status();
+    stream->Leave(read, /*answered=*/true);
+  };
+  ask();
+  const std::shared_ptr<SharedReads::Read> first = reads.front();
+  std::thread driver([&] { await(*first); });
+  EXPECT_EQ(server.ReadPreface(), kPreface);
+  server.SendSettings();
+  EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {1}, .cancelled = {}}));
+  server.SendHeaders(1);
+  ask();
+  EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {2}, .cancelled = {}}));
+  AnswerOf(server, 2);
+  await(*reads.back());
+  for (int i = 0; i < 20'000; ++i) std::this_thread::yield();  // It falls asleep.
+  before_write = [&] {
+    for (int i = 0; i < 10; ++i) ask();
+  };
+  ask();
+  EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {3}, .cancelled = {}}));
+  EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {4, 5, 6, 7, 8, 9}, .cancelled = {}}));
+  EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {10, 11, 12, 13}, .cancelled = {}}));
+  AnswerOf(server, 1);
+  driver.join();
 }
 
 }  // namespace
