@@ -125,12 +125,10 @@ void SharedStream::Leave(Read& read, bool answered) {
 CallSink::Gathered SharedStream::Gather(absl::Time now) {
   MutexLock lock(mutex_);
   if (to_send_.empty()) return {};
+  const bool busy = unanswered_.size() >= kMessagesAhead;
   const absl::Time at_last = last_sent_ + kLongestGathering;
-  if (unanswered_.size() >= kMessagesAhead && now < at_last && !hurry_) {
-    return {.message = {}, .ask_again = at_last};
-  }
-  const bool late = unanswered_.size() >= kMessagesAhead;
-  const size_t most = late || hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
+  if (busy && now < at_last && !hurry_) return {.message = {}, .ask_again = at_last};
+  const size_t most = busy || hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
   ReadRequest::Message message = to_send_.Take(most);
   if (message.last_read) unanswered_.push_back(*message.last_read);
   // More of them change nothing.

@@ -131,6 +131,27 @@ TEST_F(SharedStreamTest, NothingGathersForLongerThanItMay) {
   EXPECT_EQ(NextMessage(), (Asked{.reads = {5}, .cancelled = {}})) << "at once";
 }
 
+// In halves the second one would wait for as long again.
+TEST_F(SharedStreamTest, WhatHasGatheredForAsLongAsItMayGoesWhole) {
+  std::vector<std::shared_ptr<SharedReads::Read>> reads;
+  reads.push_back(Ask());
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
+  while (reads.size() < 9) reads.push_back(Ask());
+  clock_.Advance(absl::Microseconds(100));
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {3, 4, 5, 6, 7, 8, 9, 10}, .cancelled = {}}));
+}
+
+// The peer is no longer busy, whoever still wants to know.
+TEST_F(SharedStreamTest, AnAnswerToAReadThatWasGivenUpLetsOthersGo) {
+  const auto second = Ask();
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
+  stream_->Leave(*second, /*answered=*/false);
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {}, .cancelled = {2}}));
+  const auto third = Ask();
+  Answer(2);
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {3}, .cancelled = {}})) << "no time has passed";
+}
+
 TEST_F(SharedStreamTest, AReadThatIsGivenUpIsCancelledAtOnce) {
   const auto second = Ask();
   EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
