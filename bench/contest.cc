@@ -8,7 +8,21 @@
 #include "peerchunk/base/status.h"
 
 namespace peerchunk::bench {
+
+struct NamedDestination {
+  Destination value;
+  const char* id;
+  const char* text;
+};
+
 namespace {
+
+constexpr NamedDestination kDestinations[] = {
+    {Destination::kNowhere, "nowhere", "thrown away"},
+    {Destination::kMemory, "memory", "to warm memory"},
+    {Destination::kFile, "file", "to a fresh file"},
+    {Destination::kAllocatedFile, "allocated-file", "to a fresh preallocated file"},
+};
 
 using Kind = Measurement::Kind;
 
@@ -22,25 +36,17 @@ std::string KibText(uint64_t kib) {
 
 double Gib(const Sample& sample) { return static_cast<double>(sample.size) / kGiB; }
 
-struct DestinationName {
-  const char* id;
-  const char* text;
-};
-DestinationName NameOf(Destination to) {
-  switch (to) {
-    case Destination::kNowhere:
-      return {"nowhere", "thrown away"};
-    case Destination::kMemory:
-      return {"memory", "to warm memory"};
-    case Destination::kFile:
-      return {"file", "to a fresh file"};
-    case Destination::kAllocatedFile:
-      return {"allocated-file", "to a fresh preallocated file"};
-  }
-  return {"", ""};
+bool Has(const std::vector<std::string>& list, const std::string& one) {
+  return std::find(list.begin(), list.end(), one) != list.end();
 }
 
 }  // namespace
+
+std::vector<std::string> DestinationIds() {
+  std::vector<std::string> ids;
+  for (const NamedDestination& destination : kDestinations) ids.emplace_back(destination.id);
+  return ids;
+}
 
 std::vector<Measurement> Contest::Run() {
   const auto ours = std::find_if(contenders_.begin(), contenders_.end(),
@@ -49,11 +55,11 @@ std::vector<Measurement> Contest::Run() {
   // Before the server has worked.
   const absl::StatusOr<uint64_t> at_rest = memory ? (*ours)->ServerBytes() : 0;
   if (Wanted("bulk")) {
-    for (const Destination to : {Destination::kNowhere, Destination::kMemory, Destination::kFile,
-                                 Destination::kAllocatedFile}) {
+    for (const NamedDestination& destination : kDestinations) {
+      if (!Has(plan_.destinations, destination.id)) continue;
       for (const int streams : plan_.streams) {
         for (size_t sample = 0; sample < samples_.files.size(); ++sample) {
-          MeasureBulk(to, streams, sample);
+          MeasureBulk(destination, streams, sample);
         }
       }
     }
@@ -69,9 +75,7 @@ std::vector<Measurement> Contest::Run() {
   return std::move(measurements_);
 }
 
-bool Contest::Wanted(const std::string& work) const {
-  return std::find(plan_.works.begin(), plan_.works.end(), work) != plan_.works.end();
-}
+bool Contest::Wanted(const std::string& work) const { return Has(plan_.works, work); }
 
 void Contest::MeasureMemory(RunningContender& ours, const absl::StatusOr<uint64_t>& at_rest) {
   constexpr int kClients = 16;
@@ -98,15 +102,14 @@ void Contest::MeasureMemory(RunningContender& ours, const absl::StatusOr<uint64_
   Report(std::move(measurement));
 }
 
-void Contest::MeasureBulk(Destination to, int streams, size_t sample) {
-  const DestinationName name = NameOf(to);
+void Contest::MeasureBulk(const NamedDestination& to, int streams, size_t sample) {
   const Sample& file = samples_.files[sample];
   std::vector<Turn> turns;
   for (const auto& contender : contenders_) {
-    turns.push_back({contender.get(), {.sample = sample, .to = to, .streams = streams}});
+    turns.push_back({contender.get(), {.sample = sample, .to = to.value, .streams = streams}});
   }
-  Measure({.id = Format("bulk/%s/zeros-%d/streams-%d", name.id, file.zero_percent, streams),
-           .title = Format("bulk %s, %s, %d stream%s", name.text, SizeOf(file).c_str(), streams,
+  Measure({.id = Format("bulk/%s/zeros-%d/streams-%d", to.id, file.zero_percent, streams),
+           .title = Format("bulk %s, %s, %d stream%s", to.text, SizeOf(file).c_str(), streams,
                            streams == 1 ? "" : "s"),
            .kind = Kind::kBulk,
            .gib = Gib(file)},

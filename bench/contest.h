@@ -9,14 +9,20 @@
 
 namespace peerchunk::bench {
 
+struct NamedDestination;
+
+// What Plan::destinations may have.
+std::vector<std::string> DestinationIds();
+
 // What is measured.
 struct Plan {
   std::vector<std::string> works = {"memory", "bulk", "reads", "demand"};
   int rounds = 5;
-  std::vector<int> streams = {1, 4};               // Of bulk.
-  std::vector<uint64_t> read_kib = {4, 64, 2048};  // Of reads,
-  std::vector<int> depths = {1, 8, 32, 128};       // so many at a time,
-  double seconds = 0.4;                            // for so long per round.
+  std::vector<std::string> destinations = DestinationIds();  // Of bulk,
+  std::vector<int> streams = {1, 4};                         // so many side by side.
+  std::vector<uint64_t> read_kib = {4, 64, 2048};            // Of reads,
+  std::vector<int> depths = {1, 8, 32, 128};                 // so many at a time,
+  double seconds = 0.4;                                      // for so long per round.
 };
 
 // Lets the contenders take turns at every work of the plan. Used by one thread.
@@ -39,7 +45,7 @@ class Contest {
   };
 
   bool Wanted(const std::string& work) const;
-  void MeasureBulk(Destination to, int streams, size_t sample);
+  void MeasureBulk(const NamedDestination& to, int streams, size_t sample);
   void MeasureReads(uint64_t kib, int depth);
   void MeasureDemandUnderBulk();
   void MeasureMemory(RunningContender& ours, const absl::StatusOr<uint64_t>& at_rest);

@@ -36,7 +36,8 @@ struct Settings {
   bool Wants(const std::string& contender) const {
     return contenders.empty() ||
            std::any_of(contenders.begin(), contenders.end(), [&](const std::string& part) {
-             return contender.find(part) != contender.npos;
+             // Ours is a part of others' names.
+             return part == kPeerchunk ? contender == part : contender.find(part) != part.npos;
            });
   }
 };
@@ -142,13 +143,19 @@ void MakeQuick(Settings& settings) {
 
 void AddOptions(CLI::App& app, Settings& settings) {
   Plan& plan = settings.plan;
-  app.add_option("--works", plan.works, "what to measure")->capture_default_str();
-  app.add_option("--contenders", settings.contenders, "only those whose names have one of these");
+  app.add_option("--works", plan.works, "what to measure")
+      ->check(CLI::IsMember(plan.works))
+      ->capture_default_str();
+  app.add_option("--contenders", settings.contenders,
+                 "only those whose names have one of these; \"peerchunk\" is that alone");
   app.add_option("--rounds", plan.rounds, "turns of each contender at each work")
       ->capture_default_str();
   app.add_option("--mib", settings.mib, "size of the files, in MiB")->capture_default_str();
   app.add_option("--zeros", settings.zero_percents, "zeros in each of them, in percent")
       ->check(CLI::Range(0, 100))
+      ->capture_default_str();
+  app.add_option("--destinations", plan.destinations, "bulk: where to")
+      ->check(CLI::IsMember(plan.destinations))
       ->capture_default_str();
   app.add_option("--streams", plan.streams, "bulk: streams side by side")->capture_default_str();
   app.add_option("--read-kib", plan.read_kib, "reads: their sizes, in KiB")->capture_default_str();
