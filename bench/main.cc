@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/contest.h"
+#include "bench/cores.h"
 #include "bench/network.h"
 #include "bench/targets.h"
 #include "peerchunk/base/range.h"
@@ -21,11 +22,15 @@
 namespace peerchunk::bench {
 namespace {
 
+constexpr char kShared[] = "shared";
+constexpr char kApart[] = "apart";
+
 struct Settings {
   Plan plan;
   uint64_t mib = 1024;
   std::vector<int> zero_percents = {0, 38, 80};
   std::vector<std::string> contenders;  // Parts of names; none: all.
+  std::string cores = kShared;
   std::string congestion_control = "reno";
   std::string folder;
   std::string json_path;
@@ -42,12 +47,13 @@ struct Settings {
   }
 };
 
-std::string Ground(const Network& network) {
+std::string Ground(const Settings& settings, const Network& network) {
   utsname system{};
   uname(&system);
   return absl::StrCat(network.own ? "own" : "the host's", " network namespace, TCP ",
                       network.congestion_control, ", Linux ", system.release, ", ",
-                      std::thread::hardware_concurrency(), " CPUs");
+                      std::thread::hardware_concurrency(), " CPUs",
+                      settings.cores == kApart ? ", a half of them for each side" : "");
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<RunningContender>>> StartAll(const Settings& settings,
@@ -55,6 +61,7 @@ absl::StatusOr<std::vector<std::unique_ptr<RunningContender>>> StartAll(const Se
   std::vector<absl::StatusOr<Contender>> all = {
       Peerchunk(), PeerchunkOverGrpc(), PeerchunkWithTls(samples.folder), RawTcp(), NginxAndCurl(),
       Nbd(),       NaivePort()};
+  PEERCHUNK_ASSIGN_OR_RETURN(const Cores cores, Cores::Create(settings.cores == kApart));
   std::vector<std::unique_ptr<RunningContender>> running;
   for (const absl::StatusOr<Contender>& contender : all) {
     if (absl::IsUnavailable(contender.status())) {
@@ -64,7 +71,7 @@ absl::StatusOr<std::vector<std::unique_ptr<RunningContender>>> StartAll(const Se
     PEERCHUNK_RETURN_IF_ERROR(contender);
     if (!settings.Wants(contender->name)) continue;
     PEERCHUNK_ASSIGN_OR_RETURN(running.emplace_back(),
-                               RunningContender::Start(*contender, samples));
+                               RunningContender::Start(*contender, samples, cores));
   }
   if (running.empty()) return absl::InvalidArgumentError("no contender has such a name");
   return running;
@@ -109,7 +116,7 @@ absl::Status CheckLeastOverNaive(const Settings& settings,
 
 absl::Status Run(const Settings& settings, const std::string& folder) {
   PEERCHUNK_ASSIGN_OR_RETURN(const Network network, EnterOwnNetwork(settings.congestion_control));
-  const std::string ground = Ground(network);
+  const std::string ground = Ground(settings, network);
   std::cout << ground << "\n";
   if (!network.note.empty()) std::cout << "note: " << network.note << "\n";
   if (network.congestion_control == "bbr") {
@@ -161,6 +168,11 @@ void AddOptions(CLI::App& app, Settings& settings) {
   app.add_option("--read-kib", plan.read_kib, "reads: their sizes, in KiB")->capture_default_str();
   app.add_option("--depths", plan.depths, "reads: how many are under way")->capture_default_str();
   app.add_option("--seconds", plan.seconds, "reads: how long a turn takes")->capture_default_str();
+  app.add_option(
+         "--cores", settings.cores,
+         "shared by servers and clients, or apart: a half for each side, as on two machines")
+      ->check(CLI::IsMember({kShared, kApart}))
+      ->capture_default_str();
   app.add_option("--congestion-control", settings.congestion_control,
                  "of TCP, for all contenders, in a network namespace of their own (as root)")
       ->capture_default_str();

@@ -143,10 +143,13 @@ class Taker {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RunningContender>> RunningContender::Start(
-    const Contender& contender, const Samples& samples) {
+    const Contender& contender, const Samples& samples, const Cores& cores) {
   std::unique_ptr<RunningContender> running(new RunningContender);
   running->name_ = contender.name;
-  PEERCHUNK_ASSIGN_OR_RETURN(running->server_, contender.serve(samples));
+  {
+    const Cores::Bound bound = cores.BindToServers();
+    PEERCHUNK_ASSIGN_OR_RETURN(running->server_, contender.serve(samples));
+  }
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return ErrnoStatus(errno, "socketpair");
@@ -154,6 +157,7 @@ absl::StatusOr<std::unique_ptr<RunningContender>> RunningContender::Start(
   setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
   running->client_ = File(ends[0]);
   File other(ends[1]);
+  const Cores::Bound bound = cores.BindToClients();
   PEERCHUNK_ASSIGN_OR_RETURN(running->client_pid_, Fork([&] {
                                running->client_ = File();
                                auto client = contender.connect(samples, running->server_->port());

@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include "bench/contender.h"
+#include "bench/cores.h"
 #include "peerchunk/base/file.h"
 
 namespace peerchunk::bench {
@@ -44,7 +45,8 @@ class RunningContender {
  public:
   // `samples` outlives it. Forks, so all are started before this process has threads.
   static absl::StatusOr<std::unique_ptr<RunningContender>> Start(const Contender& contender,
-                                                                 const Samples& samples);
+                                                                 const Samples& samples,
+                                                                 const Cores& cores);
   ~RunningContender();
 
   const std::string& name() const { return name_; }
