@@ -27,10 +27,20 @@ class AdaptivePolling {
 
   // How much time to look for before falling asleep.
   absl::Duration Patience() const {
-    return usual_ < kQuick && !one_core_ ? kPatience : absl::ZeroDuration();
+    return usual_ < kQuick && !one_core_ && rest_ == 0 ? kPatience : absl::ZeroDuration();
   }
   // A wait has ended, with or without an end to the looking.
-  void Waited(absl::Duration waited) { usual_ += (std::min(waited, kMostCounted) - usual_) / 8; }
+  void Waited(absl::Duration waited) {
+    usual_ += (std::min(waited, kMostCounted) - usual_) / 8;
+    if (rest_ > 0) --rest_;
+  }
+  // It looked, and others kept the core for long, or none did. Who computes keeps it again when it
+  // is offered again: from then on it is not, for more waits each time.
+  void Looked(bool kept_away) {
+    if (kept_away) rest_ = next_rest_;
+    next_rest_ = kept_away ? std::min(2 * next_rest_, kLongestRest)
+                           : std::max(next_rest_ / 2, kShortestRest);
+  }
 
  private:
   static constexpr absl::Duration kPatience = absl::Microseconds(100);
@@ -41,8 +51,14 @@ class AdaptivePolling {
   // sleeps has it back sooner.
   static constexpr absl::Duration kMostAway = absl::Microseconds(500);
 
+  // In waits. The longest: a turn of others, 4 ms, is then little for each of them.
+  static constexpr int kShortestRest = 8;
+  static constexpr int kLongestRest = 512;
+
   const bool one_core_;
   absl::Duration usual_;  // Moves an eighth of the way with each wait.
+  int rest_ = 0;          // So many more waits without looking.
+  int next_rest_ = kShortestRest;
 };
 
 // One wait:
@@ -65,12 +81,17 @@ class AdaptivePolling::Wait {
         until_(until),
         patience_(polling.Patience()),
         look_begun_(begun_) {}
-  ~Wait() { polling_.Waited(clock_.Now() - begun_ - away_); }
+  ~Wait() {
+    polling_.Waited(clock_.Now() - begun_ - away_);
+    if (looked_) polling_.Looked(kept_away_);
+  }
   Wait(const Wait&) = delete;
   Wait& operator=(const Wait&) = delete;
 
   bool LooksAgain() {
-    if (std::exchange(first_, false)) return patience_ > absl::ZeroDuration() && begun_ < until_;
+    if (std::exchange(first_, false)) {
+      return looked_ = patience_ > absl::ZeroDuration() && begun_ < until_;
+    }
     const absl::Time looked = clock_.Now();
     patience_ -= looked - look_begun_;
     if (patience_ <= absl::ZeroDuration() || looked >= until_) return false;
@@ -80,6 +101,7 @@ class AdaptivePolling::Wait {
     if (away_ + away <= kMostAway) {
       away_ += away;
     } else {
+      kept_away_ = true;
       patience_ = absl::ZeroDuration();  // One more look.
     }
     return true;
@@ -95,6 +117,8 @@ class AdaptivePolling::Wait {
   absl::Time look_begun_;
   absl::Duration away_;
   bool first_ = true;
+  bool looked_ = false;
+  bool kept_away_ = false;
 };
 
 }  // namespace peerchunk

@@ -7,9 +7,11 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "base/short_turns.h"
+
 namespace peerchunk {
 
-ThreadPool::ThreadPool(const std::string& name, size_t threads) {
+ThreadPool::ThreadPool(const std::string& name, size_t threads, Turns turns) : turns_(turns) {
   assert(threads >= 1);
   threads_.reserve(threads);
   for (size_t i = 0; i < threads; ++i) {
@@ -38,6 +40,7 @@ void ThreadPool::Run(Priority priority, std::function<void()> task) {
 }
 
 void ThreadPool::Work() {
+  if (turns_ == Turns::kShort) PreferShortTurns();
   MutexLock lock(mutex_);
   while (true) {
     std::deque<std::function<void()>>* queue = nullptr;

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 
+#include "base/short_turns.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<FuseSession>> FuseSession::Mount(FuseFiles& files
 }
 
 void FuseSession::Serve() {
+  PreferShortTurns();
   fuse_buf buffer{};
   while (true) {
     epoll_event event{};

@@ -45,9 +45,9 @@ struct Node::Impl {
         syncs("pc-sync", kSyncThreads),
         hedges("pc-hedge", kHedgeThreads),
         prefetches("pc-prefetch", options.prefetch_threads),
-        fetches("pc-fetch", options.fetch_threads),
+        fetches("pc-fetch", options.fetch_threads, ThreadPool::Turns::kShort),
         fetch_lanes(&fetches, &prefetches),
-        relayed_fetches("pc-relayed", kRelayedFetchThreads),
+        relayed_fetches("pc-relayed", kRelayedFetchThreads, ThreadPool::Turns::kShort),
         loads("pc-load", kLoadThreads),
         announcements("pc-announce", 1) {}
 

@@ -43,8 +43,8 @@ struct ServiceContext {
         served_bytes(given.metrics->counter("peerchunk_served_bytes_total")),
         stalled_calls(given.metrics->counter("peerchunk_served_stalled_calls_total")),
         alarms(given.clock),
-        relays("pc-relay", given.relay_threads),
-        readers("pc-read", given.read_threads) {}
+        relays("pc-relay", given.relay_threads, ThreadPool::Turns::kShort),
+        readers("pc-read", given.read_threads, ThreadPool::Turns::kShort) {}
 
   void CallBegins() {
     MutexLock lock(mutex);

@@ -1,5 +1,7 @@
 #include "peerchunk/service/chunk_service.h"
 
+#include <pthread.h>
+
 #include <string>
 #include <thread>
 #include <utility>
@@ -9,6 +11,7 @@
 
 #include "base/grpc_status.h"
 #include "base/logging.h"
+#include "base/short_turns.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
@@ -98,6 +101,7 @@ struct ChunkService::Impl {
   Impl(TemplateCache* templates, const Options& options) : context(templates, options) {}
 
   void Serve(grpc::ServerCompletionQueue* queue) {
+    PreferShortTurns();
     GrpcEventQueue events(*queue);
     EventLoop(events).Run();
   }
@@ -151,6 +155,8 @@ absl::Status ChunkService::Start() {
     AwaitReadCall(impl_->context, queue.get());
     AwaitInfoCall(impl_->context, queue.get());
     impl_->threads.emplace_back([this, queue = queue.get()] { impl_->Serve(queue); });
+    pthread_setname_np(impl_->threads.back().native_handle(),
+                       absl::StrCat("pc-queue-", impl_->threads.size() - 1).substr(0, 15).c_str());
   }
   return absl::OkStatus();
 }

@@ -98,6 +98,34 @@ TEST_F(OneWaitTest, WhereOthersKeepTheCoreNobodyPolls) {
   EXPECT_EQ(LookInVain(absl::Milliseconds(3)), 0);
 }
 
+// Each offer that is taken by who computes costs a wait his whole turn.
+TEST_F(OneWaitTest, WhoComputesIsOfferedTheCoreSeldomAndMoreSeldom) {
+  constexpr absl::Duration kTurn = absl::Milliseconds(4);
+  int taken = 0;
+  for (int wait = 0; wait < 4000; ++wait) {
+    const absl::Time before = clock_.Now();
+    LookInVain(kTurn);
+    if (clock_.Now() - before >= kTurn) ++taken;
+    clock_.Advance(absl::Microseconds(30));
+  }
+  EXPECT_GE(taken, 8);
+  EXPECT_LE(taken, 20) << "one in 200: 20 us a wait";
+}
+
+TEST_F(OneWaitTest, WhenHeHasGoneItPollsAsBefore) {
+  for (int wait = 0; wait < 4000; ++wait) LookInVain(absl::Milliseconds(4));
+  int without = 0;
+  while (LookInVain(absl::ZeroDuration()) == 0) ++without;
+  EXPECT_LE(without, 512);
+  EXPECT_TRUE(Polls());
+  for (int wait = 0; wait < 10; ++wait) EXPECT_GT(LookInVain(absl::ZeroDuration()), 0);
+  // And forgets how long he had been there.
+  LookInVain(absl::Milliseconds(4));
+  without = 0;
+  while (LookInVain(absl::ZeroDuration()) == 0) ++without;
+  EXPECT_LE(without, 10);
+}
+
 TEST_F(OneWaitTest, ManyShortWhilesAreALongOne) {
   EXPECT_EQ(LookInVain(absl::Microseconds(100)), 7);
 }

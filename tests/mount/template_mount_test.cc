@@ -25,6 +25,7 @@
 #include "tests/support/simulated_clock.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/thread_turns.h"
 
 namespace peerchunk {
 namespace {
@@ -169,6 +170,15 @@ TEST_F(TemplateMountTest, FilesAreThoseOfTheTemplate) {
   EXPECT_TRUE(ReadAll(PathOf(FileKind::kMetadata)) == build.build.files.at(FileKind::kMetadata));
   EXPECT_GE(metrics_.CounterValue("peerchunk_mount_read_bytes_total", {{"file", "memfile"}}),
             build.build.memfile.size());
+}
+
+// Beside guests that compute.
+TEST_F(TemplateMountTest, ItsThreadsHaveShortTurns) {
+  if (!test::TurnsCanDiffer()) GTEST_SKIP() << "this kernel gives all threads the same turns";
+  const ScriptedTemplate build;
+  const auto mounted = Mount(build);
+  ASSERT_NE(mounted, nullptr);
+  while (test::TurnsByThreadName()["mount"] != 100'000) sched_yield();  // As they begin.
 }
 
 TEST_F(TemplateMountTest, FilesystemOnlyBuildHasNoMemory) {

@@ -43,8 +43,12 @@ class LaneExecutor final : public Executor {
 // then joins. Tasks must not destroy the pool.
 class ThreadPool final : public Executor {
  public:
+  // How long the scheduler is asked to let a thread run at a time. kShort: where somebody waits for
+  // what it does; it then has the core soon where others compute (base/short_turns.h).
+  enum class Turns : uint8_t { kUsual, kShort };
+
   // `name` (at most 11 characters) shows in thread lists. `threads` >= 1.
-  ThreadPool(const std::string& name, size_t threads);
+  ThreadPool(const std::string& name, size_t threads, Turns turns = Turns::kUsual);
   ~ThreadPool() override;
 
   void Run(Priority priority, std::function<void()> task) override;
@@ -52,6 +56,7 @@ class ThreadPool final : public Executor {
  private:
   void Work();
 
+  const Turns turns_;
   Mutex mutex_;
   CondVar ready_;
   std::deque<std::function<void()>> queues_[2] PEERCHUNK_GUARDED_BY(mutex_);
