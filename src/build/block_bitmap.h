@@ -27,6 +27,12 @@ class BlockBitmap {
   uint64_t FindSet(uint64_t begin, uint64_t end) const { return Find(begin, end, 0); }
   uint64_t FindUnset(uint64_t begin, uint64_t end) const { return Find(begin, end, ~uint64_t{0}); }
 
+  // Where the last block in [begin, end) that is not set ends, or `begin`.
+  uint64_t FindUnsetEnd(uint64_t begin, uint64_t end) const {
+    while (end > begin && IsSet(end - 1)) --end;
+    return end;
+  }
+
   // Sets [begin, end); returns how many were not set before.
   uint64_t Set(uint64_t begin, uint64_t end) {
     uint64_t added = 0;

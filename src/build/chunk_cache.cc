@@ -163,7 +163,8 @@ class DiskChunkCache final : public ChunkCache {
   // The fetch that brings `block`, or null.
   std::shared_ptr<Fetch> Bringing(uint64_t block, const Purpose& purpose) const
       PEERCHUNK_REQUIRES(mutex_);
-  // The run around `block`, within `limits`, of what is missing and is not being brought.
+  // The run around `block`, which was missing, within `limits`, of what is missing and is not being
+  // brought. Never empty, though `block` may have come by another fetch meanwhile.
   BlockRange MissingAround(uint64_t block, BlockRange limits, const Purpose& purpose) const
       PEERCHUNK_REQUIRES(mutex_);
   // Sees to it that all of `wanted`, which lies in one chunk, is brought.
@@ -441,7 +442,7 @@ BlockRange DiskChunkCache::MissingAround(uint64_t block, BlockRange limits,
   }
   uint64_t begin = block;
   while (begin > limits.begin && !present_.IsSet(begin - 1)) --begin;
-  return {begin, present_.FindSet(block, limits.end)};
+  return {begin, present_.FindSet(block + 1, limits.end)};
 }
 
 void DiskChunkCache::Want(BlockRange wanted, const Purpose& purpose) {
@@ -542,7 +543,7 @@ std::shared_ptr<Fetch> DiskChunkCache::Overtake(BlockRange wanted, const Purpose
   if (std::shared_ptr<Fetch> found = overtaking_.Find(wanted.begin)) return found;
   auto fetch = std::make_shared<Fetch>();
   fetch->blocks = overtaking_.FreeAround(wanted.begin, wanted);
-  fetch->blocks.end = present_.FindSet(wanted.begin, fetch->blocks.end);
+  fetch->blocks.end = present_.FindSet(wanted.begin + 1, fetch->blocks.end);
   fetch->relays_left = purpose.relays_left;
   fetch->priority = purpose.priority;
   fetch->overtaking = true;
@@ -595,10 +596,10 @@ absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
 
 absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
                                       const std::stop_token& cancellation, bool& uncached) {
-  uint64_t end_block = fetch.blocks.end;
-  const uint64_t missing = present_.FindUnset(fetch.blocks.begin, end_block);
+  // Another fetch may bring the same blocks meanwhile, all of them even between these two.
+  const uint64_t missing = present_.FindUnset(fetch.blocks.begin, fetch.blocks.end);
+  const uint64_t end_block = present_.FindUnsetEnd(missing, fetch.blocks.end);
   if (missing == end_block) return absl::OkStatus();
-  while (present_.IsSet(end_block - 1)) --end_block;
   const uint64_t end = std::min(size_, end_block * kPageBytes);
   uint64_t at = missing * kPageBytes;
 

@@ -31,6 +31,9 @@ TEST(BlockBitmapTest, RandomRangesAgreeWithAVectorOfBits) {
       while (unset < end && model[unset]) ++unset;
       EXPECT_EQ(bitmap.FindSet(begin, end), set);
       EXPECT_EQ(bitmap.FindUnset(begin, end), unset);
+      uint64_t unset_end = end;
+      while (unset_end > begin && model[unset_end - 1]) --unset_end;
+      EXPECT_EQ(bitmap.FindUnsetEnd(begin, end), unset_end);
       if (begin < blocks) {
         EXPECT_EQ(bitmap.IsSet(begin), model[begin]);
       }
@@ -43,6 +46,15 @@ TEST(BlockBitmapTest, WholeWordsAreSetAtOnce) {
   EXPECT_EQ(bitmap.Set(0, 256), 256u);
   EXPECT_EQ(bitmap.Set(0, 256), 0u);
   EXPECT_EQ(bitmap.FindUnset(0, 256), 256u);
+}
+
+// As when other threads set the last of them between two looks.
+TEST(BlockBitmapTest, TheEndOfWhatIsUnsetIsNeverBeforeWhereItBegins) {
+  BlockBitmap bitmap(128);
+  bitmap.Set(0, 128);
+  for (const uint64_t begin : {0, 64, 100, 127, 128}) {
+    EXPECT_EQ(bitmap.FindUnsetEnd(begin, 128), begin);
+  }
 }
 
 }  // namespace
