@@ -181,7 +181,7 @@ class DiskChunkCache final : public ChunkCache {
   absl::Status Transfer(Fetch& fetch, Priority priority, const std::stop_token& cancellation,
                         bool& uncached);
   // Returns how many blocks were not present before.
-  uint64_t Publish(Fetch& fetch, uint64_t begin, uint64_t end);
+  uint64_t Publish(uint64_t begin, uint64_t end);
 
   const BuildFileId id_;
   const File file_;
@@ -640,7 +640,7 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
         return written;
       }
     }
-    const uint64_t added = Publish(fetch, at, at + extent->length);
+    const uint64_t added = Publish(at, at + extent->length);
     if (!extent->zero) {
       allocated_bytes_.fetch_add(std::min(extent->length, added * kPageBytes),
                                  std::memory_order_relaxed);
@@ -650,17 +650,16 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
   return absl::OkStatus();
 }
 
-// [begin, end) was written, and so was all from the fetch's first block to `begin`.
-uint64_t DiskChunkCache::Publish(Fetch& fetch, uint64_t begin, uint64_t end) {
+// [begin, end) was written, and so was all from its fetch's first block to `begin`.
+uint64_t DiskChunkCache::Publish(uint64_t begin, uint64_t end) {
   const uint64_t end_block = end == size_ ? present_.blocks() : end / kPageBytes;
   const uint64_t added = present_.Set(begin / kPageBytes, end_block);
   if (added == 0) return 0;
   present_blocks_.fetch_add(added, std::memory_order_relaxed);
   const BlockRange blocks{begin / kPageBytes, end_block};
   const MutexLock lock(mutex_);
-  fetch.changed.NotifyAll();
-  if (overtaking_.empty()) return added;
-  // Readers may wait for the same blocks by another fetch.
+  // Readers may wait for the same blocks by a fetch of another kind, which finds them here and
+  // tells nobody.
   fetches_.NotifyOf(blocks);
   relayed_fetches_.NotifyOf(blocks);
   overtaking_.NotifyOf(blocks);

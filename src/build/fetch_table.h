@@ -67,7 +67,6 @@ class FetchTable {
     return limits;
   }
 
-  bool empty() const { return fetches_.empty(); }
   // Tells the readers of whatever brings a part of `blocks`.
   void NotifyOf(BlockRange blocks) const {
     auto at = fetches_.upper_bound(blocks.begin);

@@ -565,6 +565,30 @@ TEST_F(ChunkCacheTest, WhoeverBringsItFirstWakesTheReader) {
   ahead.join();
 }
 
+// The one stalls for as long as it likes; what the other brings is there for the readers of both.
+TEST_F(HeldChunkCacheTest, ALocalFetchWakesTheReadersOfARelayedOneAndTheOtherWayRound) {
+  for (const bool local_stalls : {false, true}) {
+    options_.executor = local_stalls ? static_cast<Executor*>(&pool_) : &held_;
+    options_.relay_executor = local_stalls ? static_cast<Executor*>(&held_) : &pool_;
+    Open(SampleBytes(kPage, 42));
+    faults_->AddFault({.times = 1, .stall = true});
+    const auto await_fetch = [&](bool stalls) {
+      stalls ? faults_->AwaitStalled(1) : held_.AwaitQueued(Priority::kDemand, 1);
+    };
+    // The local one first: its reader would join the other.
+    std::thread local([&] { ExpectRead(0, kPage, Patient()); });
+    await_fetch(local_stalls);
+    std::thread relayed([&] { ExpectRead(0, kPage, Relayed()); });
+    await_fetch(!local_stalls);
+    clock_.AwaitWaiters(3);  // Both readers, and what is stalled.
+    ASSERT_TRUE(held_.RunNext());
+    local.join();
+    relayed.join();
+    faults_->ClearFaults();
+    cache_ = nullptr;
+  }
+}
+
 TEST_F(HeldChunkCacheTest, ALocalReaderWhoJoinedARelayedFetchThatFailsStartsItsOwn) {
   Open(SampleBytes(kChunk, 15));
   faults_->AddFault({.times = 1, .error = absl::UnavailableError("not present there")});
