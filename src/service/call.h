@@ -18,6 +18,7 @@
 #include "service/buffer_pool.h"
 #include "service/byte_budget.h"
 #include "service/event_loop.h"
+#include "service/peer_turns.h"
 
 namespace peerchunk {
 
@@ -44,7 +45,8 @@ struct ServiceContext {
         stalled_calls(given.metrics->counter("peerchunk_served_stalled_calls_total")),
         alarms(given.clock),
         relays("pc-relay", given.relay_threads, ThreadPool::Turns::kShort),
-        readers("pc-read", given.read_threads, ThreadPool::Turns::kShort) {}
+        readers(&read_pool),
+        read_pool("pc-read", given.read_threads, ThreadPool::Turns::kShort) {}
 
   void CallBegins() {
     MutexLock lock(mutex);
@@ -77,7 +79,8 @@ struct ServiceContext {
   // so that what is here is served whatever other nodes do.
   Alarms alarms;
   ThreadPool relays;
-  ThreadPool readers;
+  PeerTurns readers;  // On the next one's threads.
+  ThreadPool read_pool;
 };
 
 template <typename Call>

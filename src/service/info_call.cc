@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "peerchunk/base/status.h"
@@ -31,14 +32,15 @@ class InfoCall final : public std::enable_shared_from_this<InfoCall> {
   void OnRequest(bool ok) {
     if (!ok) return;
     AwaitInfoCall(context_, queue_);
-    auto admission = context_.active.Admit(PeerHost(grpc_.peer()));
+    const std::string peer = PeerHost(grpc_.peer());
+    auto admission = context_.active.Admit(peer);
     if (!admission.ok()) {
       responder_.FinishWithError(FinalStatus(context_, admission.status(), grpc_),
                                  Operation(&InfoCall::OnFinished));
       return;
     }
     auto shared = std::make_shared<ActiveCalls::Admission>(*std::move(admission));
-    context_.readers.Run(Priority::kDemand,
+    context_.readers.Run(peer, Priority::kDemand,
                          [self = shared_from_this(), shared] { self->Answer(); });
   }
 

@@ -330,8 +330,10 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     }
     for (size_t i = 0; i < slow.size(); ++i) {
       if (started[i] == nullptr) continue;
-      context_.readers.Run(Priority::kDemand, [self = shared_from_this(), read = started[i],
-                                               wire = *slow[i]] { self->Begin(read, wire); });
+      context_.readers.Run(peer_, Priority::kDemand,
+                           [self = shared_from_this(), read = started[i], wire = *slow[i]] {
+                             self->Begin(read, wire);
+                           });
     }
     MutexLock lock(mutex_);
     ProceedLocked();
@@ -430,7 +432,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     const auto then = [self = shared_from_this(), read, lane](ByteBudget::Lease lease) {
       // std::function wants copies; the one task that runs takes the lease out.
       auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
-      self->context_.readers.Run(lane,
+      self->context_.readers.Run(self->peer_, lane,
                                  [self, read, shared] { self->Produce(read, std::move(*shared)); });
     };
     const uint64_t bytes = read->source->NextWindowBytes() + kPartBytes;

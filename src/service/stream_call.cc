@@ -66,13 +66,13 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
       return;
     }
     AwaitStreamCall(context_, queue_);
-    const std::string peer = PeerHost(grpc_.peer());
-    auto admission = context_.active.Admit(peer);
+    peer_ = PeerHost(grpc_.peer());
+    auto admission = context_.active.Admit(peer_);
     if (!admission.ok()) return Finish(admission.status());
     admission_.emplace(*std::move(admission));
-    account_ = context_.budget->For(peer);
+    account_ = context_.budget->For(peer_);
     on_cancel_.emplace(context_.cancelling.get_token(), Weakly(&StreamCall::TryCancel));
-    context_.readers.Run(Priority::kDemand, [self = shared_from_this()] { self->Begin(); });
+    context_.readers.Run(peer_, Priority::kDemand, [self = shared_from_this()] { self->Begin(); });
   }
 
   // Runs when the call is over, for whatever reason.
@@ -146,7 +146,8 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     const auto then = [self = shared_from_this(), lane](ByteBudget::Lease lease) {
       // std::function wants copies; the one task that runs takes the lease out.
       auto shared = std::make_shared<ByteBudget::Lease>(std::move(lease));
-      self->context_.readers.Run(lane, [self, shared] { self->Produce(std::move(*shared)); });
+      self->context_.readers.Run(self->peer_, lane,
+                                 [self, shared] { self->Produce(std::move(*shared)); });
     };
     const uint64_t bytes = source_->NextWindowBytes();
     if (auto lease = account_->TryAcquire(lane, bytes)) return then(*std::move(lease));
@@ -189,7 +190,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
       options.relays_left = 0;
       return ProduceWindow(std::move(lease), options);
     }
-    auto admission = context_.relaying.Admit(PeerHost(grpc_.peer()));
+    auto admission = context_.relaying.Admit(peer_);
     if (!admission.ok()) {
       return Finish(absl::ResourceExhaustedError("this node relays as much as it may"));
     }
@@ -297,6 +298,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   grpc::ServerAsyncWriter<grpc::ByteBuffer> writer_;
   CallOperation* done_operation_ = nullptr;  // Owned by the queue once the call has begun.
   std::stop_source cancel_;
+  std::string peer_;
   std::optional<ActiveCalls::Admission> admission_;
   std::shared_ptr<ByteBudget::Account> account_;
 
