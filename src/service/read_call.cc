@@ -20,6 +20,7 @@
 #include "service/call.h"
 #include "service/extent_source.h"
 #include "service/framing.h"
+#include "service/memory_wait.h"
 #include "service/served_range.h"
 #include "service/stall_watch.h"
 #include "service/wire.h"
@@ -217,14 +218,16 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
  private:
   // A read that waits for memory, a disk or another node.
   struct SlowRead {
-    uint64_t id = 0;
+    SlowRead(uint64_t given_id, Alarms* alarms) : id(given_id), wait(alarms) {}
+
+    const uint64_t id;
     ServedRange served;
     std::optional<ExtentSource> source;
     ReadOptions options;
     absl::Time deadline;
     bool head_sent = false;
     std::stop_source cancel;
-    ByteBudget::Ticket ticket = 0;  // Under the call's mutex.
+    MemoryWait wait;  // Under the call's mutex.
   };
 
   void* Operation(void (ReadCall::*then)(bool)) {
@@ -266,7 +269,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     std::erase_if(slow_, [this](auto& entry) PEERCHUNK_REQUIRES(mutex_) {
       SlowRead& read = *entry.second;
       read.cancel.request_stop();
-      if (!LeaveLineLocked(read)) return false;
+      if (!read.wait.Leave()) return false;
       --under_way_;
       return true;
     });
@@ -311,8 +314,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       for (Parts& parts : ready) parts_.push_back(std::move(parts));
       under_way_ += answered;
       for (const v1::FileRead* const read : slow) {
-        auto entry = std::make_shared<SlowRead>();
-        entry->id = read->id();
+        auto entry = std::make_shared<SlowRead>(read->id(), &context_.alarms);
         ++under_way_;
         if (slow_.emplace(read->id(), entry).second) {
           started.push_back(std::move(entry));
@@ -441,29 +443,22 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     if (read->source->next_offset() == read->served.range.offset) {
       until = std::min(until, context_.options.clock->Now() + LongestWait(context_, lane));
     }
-    ByteBudget::Ticket ticket = 0;
-    {
-      MutexLock lock(mutex_);
-      ticket = read->ticket = account_->Acquire(lane, bytes, then);
-      if (read->cancel.stop_requested()) CancelLocked(read->id);
-    }
-    if (until == absl::InfiniteFuture()) return;
-    context_.alarms.At(until, [weak = weak_from_this(), weak_read = std::weak_ptr(read), ticket] {
-      const auto self = weak.lock();
-      const auto waiting = weak_read.lock();
-      if (self != nullptr && waiting != nullptr) self->OnWaitedTooLong(*waiting, ticket);
-    });
-  }
-
-  // True: it waited, and its Produce will not run.
-  bool LeaveLineLocked(SlowRead& read) PEERCHUNK_REQUIRES(mutex_) {
-    return read.ticket != 0 &&
-           account_->Forget(read.options.priority, std::exchange(read.ticket, 0));
+    MutexLock lock(mutex_);
+    read->wait.Begin(
+        *account_, lane, bytes, then, until,
+        [weak = weak_from_this(), weak_read = std::weak_ptr(read)](ByteBudget::Ticket ticket) {
+          const auto self = weak.lock();
+          const auto waiting = weak_read.lock();
+          if (self != nullptr && waiting != nullptr) self->OnWaitedTooLong(*waiting, ticket);
+        });
+    if (!read->cancel.stop_requested()) return;
+    CancelLocked(read->id);  // Cancelled while it did not wait.
+    ProceedLocked();
   }
 
   void OnWaitedTooLong(SlowRead& read, ByteBudget::Ticket ticket) {
     MutexLock lock(mutex_);
-    if (read.ticket != ticket || !LeaveLineLocked(read)) return;
+    if (!read.wait.LeaveIf(ticket)) return;
     slow_.erase(read.id);
     FailLocked(read.id, NoMemoryLeft());
     ProceedLocked();
@@ -474,7 +469,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     if (found == slow_.end()) return;
     const std::shared_ptr<SlowRead> read = found->second;
     read->cancel.request_stop();
-    if (!LeaveLineLocked(*read)) return;  // Who reads for it notices.
+    if (!read->wait.Leave()) return;  // Who reads for it notices.
     slow_.erase(found);
     FailLocked(id, absl::CancelledError("cancelled"));
   }
@@ -482,7 +477,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   void Produce(const std::shared_ptr<SlowRead>& read, ByteBudget::Lease lease) {
     {
       MutexLock lock(mutex_);
-      read->ticket = 0;
+      read->wait.Ended();
     }
     ReadOptions options = read->options;
     if (read->source->NextIsHere()) {

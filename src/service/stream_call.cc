@@ -12,6 +12,7 @@
 #include "service/call.h"
 #include "service/extent_source.h"
 #include "service/framing.h"
+#include "service/memory_wait.h"
 #include "service/served_range.h"
 #include "service/stall_watch.h"
 
@@ -36,6 +37,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
       : context_(context),
         queue_(queue),
         writer_(&grpc_),
+        wait_(&context.alarms),
         stall_(&context.alarms, context.options.clock, context.options.stall_timeout) {
     context_.CallBegins();
   }
@@ -82,7 +84,6 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     MutexLock lock(mutex_);
     done_operation_ = nullptr;
     stall_.Stop();
-    if (wait_alarm_ != 0) context_.alarms.Cancel(std::exchange(wait_alarm_, 0));
     if (cancelled && LeaveLineLocked()) FinishLocked(absl::CancelledError("the reader went away"));
   }
 
@@ -151,14 +152,16 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     };
     const uint64_t bytes = source_->NextWindowBytes();
     if (auto lease = account_->TryAcquire(lane, bytes)) return then(*std::move(lease));
-    MutexLock lock(mutex_);
     // Once it has begun a stream is as patient as its reader.
+    absl::Time until = absl::InfiniteFuture();
     if (source_->next_offset() == served_.range.offset) {
-      const absl::Duration longest = LongestWait(context_, lane);
-      wait_alarm_ = context_.alarms.At(context_.options.clock->Now() + longest,
-                                       Weakly(&StreamCall::OnWaitedTooLong));
+      until = context_.options.clock->Now() + LongestWait(context_, lane);
     }
-    ticket_ = account_->Acquire(lane, bytes, then);
+    MutexLock lock(mutex_);
+    wait_.Begin(*account_, lane, bytes, then, until,
+                [weak = weak_from_this()](ByteBudget::Ticket ticket) {
+                  if (const auto self = weak.lock()) self->OnWaitedTooLong(ticket);
+                });
     if (cancel_.stop_requested() && LeaveLineLocked()) {
       FinishLocked(absl::CancelledError("the reader went away"));
     }
@@ -166,23 +169,22 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
 
   // True: it waited, and Produce will not run.
   bool LeaveLineLocked() PEERCHUNK_REQUIRES(mutex_) {
-    if (ticket_ == 0) return false;
-    if (!account_->Forget(read_options_.priority, std::exchange(ticket_, 0))) return false;
+    if (!wait_.Leave()) return false;
     producing_ = false;
     return true;
   }
 
-  void OnWaitedTooLong() {
+  void OnWaitedTooLong(ByteBudget::Ticket ticket) {
     MutexLock lock(mutex_);
-    wait_alarm_ = 0;
-    if (LeaveLineLocked()) FinishLocked(NoMemoryLeft());
+    if (!wait_.LeaveIf(ticket)) return;
+    producing_ = false;
+    FinishLocked(NoMemoryLeft());
   }
 
   void Produce(ByteBudget::Lease lease) {
     {
       MutexLock lock(mutex_);
-      ticket_ = 0;
-      if (wait_alarm_ != 0) context_.alarms.Cancel(std::exchange(wait_alarm_, 0));
+      wait_.Ended();
     }
     if (cancel_.stop_requested()) return Finish(absl::CancelledError("the reader went away"));
     ReadOptions options = read_options_;
@@ -311,8 +313,7 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   Mutex mutex_;
   std::deque<OutgoingExtent> ready_ PEERCHUNK_GUARDED_BY(mutex_);
   BuildStatus end_status_;  // Written by who produces, before `all_read_`.
-  ByteBudget::Ticket ticket_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
-  Alarms::Id wait_alarm_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  MemoryWait wait_ PEERCHUNK_GUARDED_BY(mutex_);
   StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
   bool producing_ PEERCHUNK_GUARDED_BY(mutex_) = true;  // Begin counts as the first.
   bool all_read_ PEERCHUNK_GUARDED_BY(mutex_) = false;

@@ -240,6 +240,33 @@ TEST_F(FairShareTest, ACancelledCallLeavesTheLineAndGivesBackItsPlace) {
   }
 }
 
+// Cancelled while it does not wait for memory yet, so that it is found out when it begins to.
+TEST_F(FairShareTest, AReadThatIsCancelledBeforeItWaitsIsAnsweredAllTheSame) {
+  Serve(Options());
+  NeverReads before(served_->address(), build_);
+  before.AskForWholeFiles(20);
+  Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  v1::ReadBuildFileRequest request;
+  v1::FileRead* const read = request.add_reads();
+  read->set_id(1);
+  read->mutable_read()->set_build_id(build_.id.ToString());
+  read->mutable_read()->set_file(v1::BUILD_FILE_MEMFILE);
+  read->mutable_read()->set_length(kMiB);
+  request.add_cancelled(1);
+  grpc::ClientContext context;
+  const auto stub = v1::ChunkService::NewStub(
+      grpc::CreateChannel(served_->address(), grpc::InsecureChannelCredentials()));
+  const auto stream = stub->ReadBuildFile(&context);
+  EXPECT_TRUE(stream->Write(request));
+  EXPECT_TRUE(stream->WritesDone());
+  v1::ReadBuildFileResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  ASSERT_EQ(response.parts_size(), 1);
+  EXPECT_EQ(response.parts(0).error().code(), grpc::StatusCode::CANCELLED);
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(FairShareTest, BytesInFlightStayWithinTheCapWhateverTheSizeOfTheFile) {
   const TestBuild small = MakeTestBuild({.memfile_bytes = 4 * kMiB, .seed = 2});
   std::vector<int64_t> peaks;
