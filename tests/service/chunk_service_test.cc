@@ -345,23 +345,48 @@ TEST(ChunkServiceTest, ByteFlippedOnDiskAfterThePauseNeverReachesAReader) {
     EXPECT_TRUE(answer.bytes == bytes.substr(0, answer.bytes.size()));
     EXPECT_LE(answer.bytes.size(), at);
     EXPECT_EQ(served.registry->Find(build.id)->status.state, BuildState::kFailed);
+    EXPECT_EQ(
+        served.metrics.CounterValue("peerchunk_served_failures_total", {{"reason", "DATA_LOSS"}}),
+        1u);
   }
 }
 
+// There is room for one stream, and a place is given back by nothing but the end of the one before:
+// none is read to its own, and none is taken for stalled.
 TEST(ChunkServiceTest, CancelledReadersLeaveNothingBehind) {
-  ServedBuilds served;
+  ServedBuilds served({.stall_timeout = absl::InfiniteDuration(), .max_streams = 1});
   const TestBuild build = MakeTestBuild({.memfile_bytes = 24 * 1024 * 1024});
   served.Add(build);
   for (int round = 0; round < 20; ++round) {
-    const auto stream = served.Client()->GetBuildFile({.file = {build.id, FileKind::kMemfile}}, {});
-    if (round % 2 == 0) {
-      auto first = stream->Next(absl::InfiniteFuture());
-      ASSERT_TRUE(first.ok() && first->has_value());
-    }
-    if (round % 3 == 0) stream->Cancel();
+    std::unique_ptr<PeerStream> stream;
+    absl::StatusOr<std::optional<PeerMessage>> first;
+    do {
+      stream = served.Client(PeerLane::kBulk)
+                   ->GetBuildFile({.file = {build.id, FileKind::kMemfile}}, {});
+      first = stream->Next(absl::InfiniteFuture());
+    } while (absl::IsResourceExhausted(first.status()));
+    ASSERT_TRUE(first.ok() && first->has_value()) << first.status();
+    if (round % 2 == 0) stream->Cancel();
   }
-  // Shutdown waits for every call object; a leaked one would hang here, under the test's time-out.
-  served.Stop();
+}
+
+TEST(ChunkServiceTest, WhatIsServedIsCounted) {
+  ServedBuilds served;
+  const TestBuild build = MakeTestBuild({});
+  served.Add(build);
+  const std::string& memfile = build.files.at(FileKind::kMemfile);
+  const auto counted = [&] { return served.metrics.CounterValue("peerchunk_served_bytes_total"); };
+  uint64_t before = 0;
+  for (const PeerLane lane : {PeerLane::kDemand, PeerLane::kBulk}) {
+    const Answer answer = Read(*served.Client(lane), {.file = {build.id, FileKind::kMemfile},
+                                                      .offset = memfile.size() - kPageBytes,
+                                                      .length = kPageBytes});
+    ASSERT_TRUE(answer.bytes == memfile.substr(memfile.size() - kPageBytes));
+    const uint64_t after = counted();
+    EXPECT_GE(after - before, kPageBytes);
+    EXPECT_LT(after - before, kPageBytes + 512) << "its frame, and no more";
+    before = after;
+  }
 }
 
 TEST(ChunkServiceTest, CallsUnderWayAtTheDeadlineOfItsEndAreCancelled) {

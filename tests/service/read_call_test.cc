@@ -136,6 +136,9 @@ TEST(ReadCallTest, ByteFlippedAfterThePauseIsDataLossForItsReadAlone) {
       Read(*client, {.file = {build.id, FileKind::kMemfile}, .offset = 4096, .length = 4096});
   EXPECT_EQ(bad.status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(bad.bytes, "");
+  EXPECT_EQ(
+      served.metrics.CounterValue("peerchunk_served_failures_total", {{"reason", "DATA_LOSS"}}),
+      1u);
   Answer answer;
   ReadToEnd(*good, 1024 * 1024, answer);
   EXPECT_TRUE(answer.status.ok()) << answer.status;

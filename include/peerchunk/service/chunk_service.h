@@ -28,9 +28,8 @@ namespace peerchunk {
 //   BeginShutdown()         before the server's own Shutdown, which waits for calls: readers' long-
 //                           lived streams end as soon as nothing is under way on them
 //   Shutdown(deadline)      after the server's own Shutdown, or beside one that waits for calls:
-//   waits
-//                           for them until the deadline, then cancels them; drains the queues,
-//                           joins the threads
+//                           waits for them until the deadline, then cancels them; drains the
+//                           queues, joins the threads
 class ChunkService {
  public:
   struct Options {
