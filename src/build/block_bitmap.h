@@ -11,8 +11,18 @@
 
 namespace peerchunk {
 
-// One bit per block of a file, from unset to set and never back. Lock-free: who sees a bit set also
-// sees what its setter did before. Thread-safe.
+// Half-open, in blocks of a file.
+struct BlockRange {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+
+  bool empty() const { return begin >= end; }
+  bool Contains(uint64_t block) const { return begin <= block && block < end; }
+  friend bool operator==(const BlockRange&, const BlockRange&) = default;
+};
+
+// One bit per block of a file. Lock-free: who sees a bit set also sees what its setter did before.
+// Thread-safe.
 class BlockBitmap {
  public:
   explicit BlockBitmap(uint64_t blocks)
@@ -45,6 +55,12 @@ class BlockBitmap {
       begin += count;
     }
     return added;
+  }
+
+  // Unsets `block`; false: it was not set.
+  bool Clear(uint64_t block) {
+    const uint64_t mask = uint64_t{1} << (block % kBits);
+    return (words_[block / kBits].fetch_and(~mask, std::memory_order_acq_rel) & mask) != 0;
   }
 
  private:

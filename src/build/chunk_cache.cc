@@ -1,13 +1,13 @@
 #include "peerchunk/build/chunk_cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/logging.h"
 #include "build/block_bitmap.h"
+#include "build/cached_pages.h"
 #include "build/fetch_table.h"
 #include "build/read_ahead.h"
 #include "build/task_group.h"
@@ -18,7 +18,8 @@
 namespace peerchunk {
 namespace {
 
-// A bit per block is held in memory for a size that a peer declared: 256 MiB of bits at most.
+// A bit per page and a pointer per MiB are held in memory for a size that a peer declared: 320 MiB
+// of them at most.
 constexpr uint64_t kMaxFileBytes = 8192 * kGiB;
 // How many chunks one read has fetched side by side.
 constexpr uint64_t kChunksAtOnce = 8;
@@ -41,6 +42,7 @@ struct Counters {
     passed_for_disk = &PassedThrough(*metrics, "disk_full");
     passed_for_source = &PassedThrough(*metrics, "one_source");
     passed_for_bad_disk = &PassedThrough(*metrics, "disk_error");
+    spoilt_pages = &metrics->counter("peerchunk_spoilt_cache_pages_total");
     overtaken = &metrics->counter("peerchunk_overtaken_fetches_total");
     ahead_asked = &ReadAheadBytes(*metrics, "asked");
     ahead_used = &ReadAheadBytes(*metrics, "used");
@@ -60,6 +62,7 @@ struct Counters {
   Counter* passed_for_disk = &unused;
   Counter* passed_for_source = &unused;
   Counter* passed_for_bad_disk = &unused;
+  Counter* spoilt_pages = &unused;
   Counter* overtaken = &unused;
   Counter* ahead_asked = &unused;
   Counter* ahead_used = &unused;
@@ -79,13 +82,13 @@ class DiskChunkCache final : public ChunkCache {
                  std::shared_ptr<StorageProvider> provider, std::shared_ptr<Seekable> upstream,
                  ChunkCacheOptions options)
       : id_(id),
-        file_(std::move(file)),
         size_(size),
         options_(std::move(options)),
         provider_(std::move(provider)),
         upstream_(std::move(upstream)),
         counters_(options_.metrics),
-        present_(CeilDiv(size, kPageBytes)),
+        pages_(id, std::move(file), size, counters_.spoilt_pages),
+        present_(pages_.present()),
         read_ahead_({.file_bytes = size,
                      .chunk_bytes = options_.chunk_bytes,
                      .max_window_bytes = options_.max_read_ahead_bytes}),
@@ -101,18 +104,20 @@ class DiskChunkCache final : public ChunkCache {
   const BuildFileId& id() const override { return id_; }
   uint64_t size() const override { return size_; }
   std::optional<uint32_t> crc32c() const override { return std::nullopt; }
-  uint64_t AllocatedBytes() const override {
-    return allocated_bytes_.load(std::memory_order_relaxed);
-  }
-  uint64_t CachedBytes() const override {
-    return std::min(size_, present_blocks_.load(std::memory_order_relaxed) * kPageBytes);
-  }
+  uint64_t AllocatedBytes() const override { return pages_.AllocatedBytes(); }
+  uint64_t CachedBytes() const override { return pages_.TotalBytes(); }
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override;
   bool TryReadAt(uint64_t offset, absl::Span<char> out) override;
+  absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
+                                            const ReadOptions& options) override;
+  std::vector<Run> TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                               const ReadOptions& options) override;
   absl::Status Prefetch(ByteRange range, const ReadOptions& options) override;
-  uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override;
+  uint64_t PresentBytes(uint64_t offset, uint64_t limit) const override {
+    return pages_.PresentBytes(offset, limit);
+  }
 
  private:
   // What a new fetch is like.
@@ -158,7 +163,7 @@ class DiskChunkCache final : public ChunkCache {
   void Queue(const std::shared_ptr<Fetch>& fetch) PEERCHUNK_REQUIRES(mutex_);
 
   bool DiskIsFull() const PEERCHUNK_REQUIRES(mutex_) {
-    return !file_.is_open() || options_.clock->Now() < disk_full_until_;
+    return !pages_.is_open() || options_.clock->Now() < disk_full_until_;
   }
   // The fetch that brings `block`, or null.
   std::shared_ptr<Fetch> Bringing(uint64_t block, const Purpose& purpose) const
@@ -180,20 +185,18 @@ class DiskChunkCache final : public ChunkCache {
   absl::Status RunFetch(const std::shared_ptr<Fetch>& fetch, const std::stop_token& cancellation);
   absl::Status Transfer(Fetch& fetch, Priority priority, const std::stop_token& cancellation,
                         bool& uncached);
-  // Returns how many blocks were not present before.
-  uint64_t Publish(uint64_t begin, uint64_t end);
+  // `blocks` are here now.
+  void WakeReadersOf(BlockRange blocks);
 
   const BuildFileId id_;
-  const File file_;
   const uint64_t size_;
   const ChunkCacheOptions options_;
   const std::shared_ptr<StorageProvider> provider_;  // Before upstream_, which must go first.
   const std::shared_ptr<Seekable> upstream_;
   Counters counters_;
 
-  BlockBitmap present_;
-  std::atomic<uint64_t> present_blocks_{0};
-  std::atomic<uint64_t> allocated_bytes_{0};
+  CachedPages pages_;
+  const BlockBitmap& present_;  // Of pages_.
   ReadAhead read_ahead_;
 
   Mutex mutex_;
@@ -240,8 +243,8 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
       present = PresentBytes(at, rest.length);
     }
     if (next == Next::kReadCache) {
-      const absl::StatusOr<size_t> got = file_.ReadAt(at, absl::MakeSpan(target, present));
-      if (got.ok() && *got == present) {
+      if (pages_.Read({at, present}, target, CachedPages::Patience::kWait) ==
+          CachedPages::Outcome::kRead) {
         at += present;
         continue;
       }
@@ -262,14 +265,35 @@ absl::StatusOr<size_t> DiskChunkCache::ReadAt(uint64_t offset, absl::Span<char> 
 
 bool DiskChunkCache::TryReadAt(uint64_t offset, absl::Span<char> out) {
   return !out.empty() && PresentBytes(offset, out.size()) == out.size() &&
-         file_.ReadAtIfInMemory(offset, out);
+         pages_.Read({offset, out.size()}, out.data(), CachedPages::Patience::kNow) ==
+             CachedPages::Outcome::kRead;
 }
 
-uint64_t DiskChunkCache::PresentBytes(uint64_t offset, uint64_t limit) const {
-  if (offset >= size_ || limit == 0) return 0;
-  const uint64_t end = offset + std::min(limit, size_ - offset);
-  const uint64_t missing = present_.FindUnset(offset / kPageBytes, CeilDiv(end, kPageBytes));
-  return std::min(end, std::max(offset, missing * kPageBytes)) - offset;
+// Checked here, unlike what a node has paused itself: a copy that is spoilt can be fetched again,
+// and need not make its readers turn away from this node.
+absl::StatusOr<std::vector<Run>> DiskChunkCache::ReadRuns(uint64_t offset, absl::Span<char> out,
+                                                          const ReadOptions& options) {
+  PEERCHUNK_ASSIGN_OR_RETURN(const size_t got, ReadAt(offset, out, options));
+  std::vector<Run> runs = pages_.Runs({offset, got}, got);
+  return runs.empty() ? CutIntoRuns(std::string_view(out.data(), got)) : std::move(runs);
+}
+
+std::vector<Run> DiskChunkCache::TryReadRuns(uint64_t offset, uint64_t length, absl::Span<char> out,
+                                             const ReadOptions& options) {
+  constexpr uint64_t kBlock = CachedPages::kBlockBytes;
+  const uint64_t here = PresentBytes(offset, std::min(length, kBlock - offset % kBlock));
+  std::vector<Run> runs = pages_.Runs({offset, here}, out.size());
+  if (runs.empty()) return BuildFile::TryReadRuns(offset, length, out, options);
+  uint64_t packed = 0;
+  for (const Run& run : runs) {
+    if (run.zero) continue;
+    if (pages_.Read({offset + run.offset, run.length}, out.data() + packed,
+                    CachedPages::Patience::kNow) != CachedPages::Outcome::kRead) {
+      return {};
+    }
+    packed += run.length;
+  }
+  return runs;
 }
 
 absl::StatusOr<size_t> DiskChunkCache::PassThrough(ByteRange range, char* out,
@@ -379,6 +403,7 @@ absl::StatusOr<Next> DiskChunkCache::AwaitBlock(ByteRange range, const ReadOptio
     // One of its own may have the room or the luck that a guess had not.
     if (fetch->speculative) continue;
     if (fetch->uncached) return Next::kPassThrough;
+    if (fetch->status.ok()) continue;  // It had come, and was found spoilt since.
     // A local reader is allowed more than a relayed fetch was: its own may succeed.
     if (fetch->relayed && !options.relayed) {
       purpose.besides_relayed = false;
@@ -577,9 +602,7 @@ absl::Status DiskChunkCache::RunFetch(const std::shared_ptr<Fetch>& fetch,
   if (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) {
     status = absl::UnavailableError(status.message());
   }
-  if (const auto allocated = file_.AllocatedBytes(); allocated.ok()) {
-    allocated_bytes_.store(*allocated, std::memory_order_relaxed);
-  }
+  pages_.AskAllocatedBytes();
   const MutexLock lock(mutex_);
   // What was not tried tells nothing; room that is not to spare for a guess may be had for a
   // reader.
@@ -616,6 +639,7 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
   options.relays_left = fetch.relays_left;
   PEERCHUNK_ASSIGN_OR_RETURN(const std::unique_ptr<RangeReader> reader,
                              upstream_->OpenRangeReader(at, end - at, options));
+  CachedPages::Writer writer(&pages_, missing);
   while (at < end) {
     PEERCHUNK_ASSIGN_OR_RETURN(const std::optional<Extent> extent, reader->Next());
     if (!extent) {
@@ -627,43 +651,27 @@ absl::Status DiskChunkCache::Transfer(Fetch& fetch, Priority priority,
                                               extent->length, ") where [", at, ", ", end,
                                               ") was due"));
     }
-    // Zeros stay holes: an object's bytes never change, so none were written. What another fetch
-    // has brought meanwhile is there.
-    const uint64_t end_of_extent = CeilDiv(at + extent->length, kPageBytes);
-    const bool written_before = present_.FindUnset(at / kPageBytes, end_of_extent) == end_of_extent;
-    if (!extent->zero && !written_before) {
-      absl::Status written = file_.WriteVectorAt(at, extent->pieces);
-      if (!written.ok()) {
-        Logger("build").warn("event=cache_write_failed file={} error=\"{}\"", id_.ObjectPath(),
-                             std::string_view(written.message().data(), written.message().size()));
-        uncached = true;
-        return written;
-      }
+    const absl::StatusOr<BlockRange> come = writer.Append(*extent);
+    if (!come.ok()) {
+      const std::string_view cause(come.status().message().data(), come.status().message().size());
+      Logger("build").warn("event=cache_write_failed file={} error=\"{}\"", id_.ObjectPath(),
+                           cause);
+      uncached = true;
+      return come.status();
     }
-    const uint64_t added = Publish(at, at + extent->length);
-    if (!extent->zero) {
-      allocated_bytes_.fetch_add(std::min(extent->length, added * kPageBytes),
-                                 std::memory_order_relaxed);
-    }
+    if (!come->empty()) WakeReadersOf(*come);
     at += extent->length;
   }
   return absl::OkStatus();
 }
 
-// [begin, end) was written, and so was all from its fetch's first block to `begin`.
-uint64_t DiskChunkCache::Publish(uint64_t begin, uint64_t end) {
-  const uint64_t end_block = end == size_ ? present_.blocks() : end / kPageBytes;
-  const uint64_t added = present_.Set(begin / kPageBytes, end_block);
-  if (added == 0) return 0;
-  present_blocks_.fetch_add(added, std::memory_order_relaxed);
-  const BlockRange blocks{begin / kPageBytes, end_block};
+// They may wait for the same blocks by fetches of every kind; the ones that come second find them
+// here and tell nobody.
+void DiskChunkCache::WakeReadersOf(BlockRange blocks) {
   const MutexLock lock(mutex_);
-  // Readers may wait for the same blocks by a fetch of another kind, which finds them here and
-  // tells nobody.
   fetches_.NotifyOf(blocks);
   relayed_fetches_.NotifyOf(blocks);
   overtaking_.NotifyOf(blocks);
-  return added;
 }
 
 }  // namespace

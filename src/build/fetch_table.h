@@ -9,21 +9,12 @@
 
 #include <absl/status/status.h>
 
+#include "build/block_bitmap.h"
 #include "build/task_group.h"
 #include "peerchunk/base/executor.h"
 #include "peerchunk/base/mutex.h"
 
 namespace peerchunk {
-
-// Half-open, in blocks of a file.
-struct BlockRange {
-  uint64_t begin = 0;
-  uint64_t end = 0;
-
-  bool empty() const { return begin >= end; }
-  bool Contains(uint64_t block) const { return begin <= block && block < end; }
-  friend bool operator==(const BlockRange&, const BlockRange&) = default;
-};
 
 // One transfer of a run of blocks, queued or under way. Guarded by the mutex of the cache that it
 // belongs to.

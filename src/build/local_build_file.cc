@@ -6,6 +6,7 @@
 
 #include "base/memory_backed.h"
 #include "build/page_sums.h"
+#include "build/whole_pages.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -203,30 +204,13 @@ absl::Status LocalBuildFile::ReadChecked(const PageSums& sums, ByteRange range, 
     }
     return absl::OkStatus();
   };
-  // Whole pages go straight to where they belong, those that are cut by the way of a page.
-  for (uint64_t at = range.offset; at < range.end();) {
-    const uint64_t page = at / kPageBytes * kPageBytes;
-    char* const target = out + (at - range.offset);
-    const uint64_t whole_end =
-        range.end() == block.end() ? range.end() : range.end() / kPageBytes * kPageBytes;
-    if (at == page && at < whole_end) {
-      const ByteRange pages{at, whole_end - at};
-      PEERCHUNK_RETURN_IF_ERROR(read(pages, target));
-      if (!filled) return absl::OkStatus();
-      PEERCHUNK_RETURN_IF_ERROR(check(pages, target));
-      at = whole_end;
-      continue;
-    }
-    char around[kPageBytes];
-    const ByteRange whole{page, std::min(kPageBytes, block.end() - page)};
-    PEERCHUNK_RETURN_IF_ERROR(read(whole, around));
-    if (!filled) return absl::OkStatus();
-    PEERCHUNK_RETURN_IF_ERROR(check(whole, around));
-    const uint64_t take = std::min(whole.end(), range.end()) - at;
-    std::memcpy(target, around + (at - page), take);
-    at += take;
-  }
-  return absl::OkStatus();
+  absl::Status status;
+  ReadInWholePages(range, size(), out, [&](ByteRange pages, char* to) {
+    status = read(pages, to);
+    if (status.ok() && filled) status = check(pages, to);
+    return status.ok() && filled;
+  });
+  return status;
 }
 
 absl::Status LocalBuildFile::ReportCorrupt(std::string_view what) {

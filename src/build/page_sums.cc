@@ -20,22 +20,32 @@ PageSums::PageSums(std::string_view block) {
   for (uint64_t at = 0; at < block.size(); at += kPageBytes) {
     const std::string_view page = block.substr(at, kPageBytes);
     const uint32_t crc = Crc32c(page);
-    crc32c[at / kPageBytes] = crc;
     const bool may_be_zero = page.size() < kPageBytes || crc == crc_of_zero_page;
-    zero[at / kPageBytes] = may_be_zero && IsAllZero(page);
+    Set(at / kPageBytes, crc, may_be_zero && IsAllZero(page));
+  }
+}
+
+void PageSums::Set(uint64_t index, uint32_t crc32c, bool zero) {
+  crc32c_[index].store(crc32c, std::memory_order_relaxed);
+  const uint64_t bit = uint64_t{1} << (index % kBits);
+  std::atomic<uint64_t>& word = zero_[index / kBits];
+  if (zero) {
+    word.fetch_or(bit, std::memory_order_relaxed);
+  } else {
+    word.fetch_and(~bit, std::memory_order_relaxed);
   }
 }
 
 uint32_t PageSums::OfBlock(uint64_t length) const {
   uint32_t crc = 0;
   for (uint64_t at = 0; at < length; at += kPageBytes) {
-    crc = Append(crc, crc32c[at / kPageBytes], std::min(kPageBytes, length - at));
+    crc = Append(crc, CrcOf(at / kPageBytes), std::min(kPageBytes, length - at));
   }
   return crc;
 }
 
 bool PageSums::Matches(uint64_t index, std::string_view bytes) const {
-  return Crc32c(bytes) == crc32c[index];
+  return Crc32c(bytes) == CrcOf(index);
 }
 
 std::vector<Run> PageSums::Runs(uint64_t offset, uint64_t length, uint64_t most_data_bytes) const {
@@ -54,7 +64,7 @@ std::vector<Run> PageSums::Runs(uint64_t offset, uint64_t length, uint64_t most_
   };
   for (uint64_t page = 0; page < pages;) {
     uint64_t end = page;
-    while (end < pages && zero[first + end]) ++end;
+    while (end < pages && IsZero(first + end)) ++end;
     const uint64_t begin_byte = page * kPageBytes;
     const uint64_t zeros = std::min(end * kPageBytes, length) - begin_byte;
     if (zeros > 0 && zeros >= least_zeros) {
@@ -70,7 +80,7 @@ std::vector<Run> PageSums::Runs(uint64_t offset, uint64_t length, uint64_t most_
         return runs;
       }
       if (data.length == 0) data.offset = page * kPageBytes;
-      data.crc32c = Append(data.crc32c, crc32c[first + page], length_of(page));
+      data.crc32c = Append(data.crc32c, CrcOf(first + page), length_of(page));
       data.length += length_of(page);
       data_left -= length_of(page);
     }

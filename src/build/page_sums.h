@@ -2,7 +2,6 @@
 
 #include <array>
 #include <atomic>
-#include <bitset>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -13,18 +12,21 @@
 
 namespace peerchunk {
 
-// What is remembered of a block whose bytes matched the record: the CRC32C of each of its pages,
-// and which of them are zero. The last page of a file may be short.
-struct PageSums {
+// What is remembered of the checked bytes of a block: the CRC32C of each of its pages, and which of
+// them are zero. The last page of a file may be short. Thread-safe.
+class PageSums {
+ public:
   static constexpr size_t kPages = FileChecksums::kBlockBytes / kPageBytes;
 
-  std::array<uint32_t, kPages> crc32c{};
-  std::bitset<kPages> zero;
   // A page was found changed: the block is checked here from then on, whoever reads it.
   mutable std::atomic<bool> spoilt{false};
 
+  // Of no page yet.
+  PageSums() = default;
   // Those of `block`, at most kPages pages.
   explicit PageSums(std::string_view block);
+
+  void Set(uint64_t index, uint32_t crc32c, bool zero);
 
   // The checksum of the block, which has `length` bytes.
   uint32_t OfBlock(uint64_t length) const;
@@ -36,6 +38,17 @@ struct PageSums {
 
   // True when page `index` has `bytes`.
   bool Matches(uint64_t index, std::string_view bytes) const;
+
+ private:
+  static constexpr size_t kBits = 64;
+
+  uint32_t CrcOf(uint64_t index) const { return crc32c_[index].load(std::memory_order_relaxed); }
+  bool IsZero(uint64_t index) const {
+    return (zero_[index / kBits].load(std::memory_order_relaxed) >> (index % kBits) & 1) != 0;
+  }
+
+  std::array<std::atomic<uint32_t>, kPages> crc32c_{};
+  std::array<std::atomic<uint64_t>, kPages / kBits> zero_{};
 };
 
 }  // namespace peerchunk

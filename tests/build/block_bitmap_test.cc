@@ -48,6 +48,17 @@ TEST(BlockBitmapTest, WholeWordsAreSetAtOnce) {
   EXPECT_EQ(bitmap.FindUnset(0, 256), 256u);
 }
 
+TEST(BlockBitmapTest, ABlockIsClearedOnceAndAlone) {
+  BlockBitmap bitmap(200);
+  bitmap.Set(0, 200);
+  EXPECT_TRUE(bitmap.Clear(63));
+  EXPECT_FALSE(bitmap.Clear(63));
+  EXPECT_TRUE(bitmap.Clear(199));
+  EXPECT_EQ(bitmap.FindUnset(0, 200), 63u);
+  EXPECT_EQ(bitmap.FindUnset(64, 200), 199u);
+  EXPECT_EQ(bitmap.Set(0, 200), 2u);
+}
+
 // As when other threads set the last of them between two looks.
 TEST(BlockBitmapTest, TheEndOfWhatIsUnsetIsNeverBeforeWhereItBegins) {
   BlockBitmap bitmap(128);

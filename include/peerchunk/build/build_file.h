@@ -38,7 +38,8 @@ class BuildFile {
 
   // As ReadAt, for a caller that sends the bytes to another node, which checks each run against its
   // checksum: the runs that make them up. Only those of data are filled in. A checksum is that of
-  // the bytes that were checked, so what has changed since is found by the receiver.
+  // bytes that were checked when they came to this node: what has changed since is found here, or
+  // by the receiver.
   virtual absl::StatusOr<std::vector<Run>> ReadRuns(uint64_t offset, absl::Span<char> out,
                                                     const ReadOptions& options);
 

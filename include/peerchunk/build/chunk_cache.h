@@ -37,16 +37,17 @@ struct ChunkCacheOptions {
   uint64_t max_read_ahead_bytes = 8 * kMiB;
 };
 
-// A diff filled on demand: a sparse local file and a presence bit per 4 KiB block, set only after
-// the block was checked and written. No byte is fetched twice however many readers wait: a demand
-// read fetches its own bytes by themselves and the rest of their chunk at prefetch priority; who
-// asks for bytes on their way waits for those, which are fetched at the highest priority among
-// their readers. But a demand read that has waited a while for bytes that are fetched ahead of
-// anyone fetches its own as well, and the first that come count. Sequences of demand reads are read
-// ahead of. What cannot be cached for lack of disk is passed through, so a guest's read never fails
-// for that. A failed fetch is not remembered. What is present is read without a lock. Owned by
-// shared_ptr pins; thread-safe. The destructor cancels and joins its fetches, so the last pin is
-// not dropped by a fetch.
+// A diff filled on demand: a sparse local file, and for each 4 KiB block a presence bit, set only
+// after the block was checked and written, and its CRC32C, against which every read of it is
+// checked: a block that was spoilt on the disk is missing from then on and is fetched again. No
+// byte is fetched twice however many readers wait: a demand read fetches its own bytes by
+// themselves and the rest of their chunk at prefetch priority; who asks for bytes on their way
+// waits for those, which are fetched at the highest priority among their readers. But a demand read
+// that has waited a while for bytes that are fetched ahead of anyone fetches its own as well, and
+// the first that come count. Sequences of demand reads are read ahead of. What cannot be cached for
+// lack of disk is passed through, so a guest's read never fails for that. A failed fetch is not
+// remembered. What is present is read without a lock. Owned by shared_ptr pins; thread-safe. The
+// destructor cancels and joins its fetches, so the last pin is not dropped by a fetch.
 //
 // Reads with ReadOptions::relays_left 0 get what is present and Unavailable for the rest: they
 // start no fetch and join none. Relayed reads share fetches among themselves only, and those carry

@@ -26,7 +26,7 @@ struct FileChecksums {
   static absl::StatusOr<FileChecksums> Compute(const File& file);
 };
 
-struct PageSums;
+class PageSums;
 
 // A whole file on this disk, as Pause recorded it. Each 1 MiB block is checked against the record
 // when it is first read. The checksums of its pages are kept from then on (1/1024 of the file's
