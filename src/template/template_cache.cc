@@ -91,6 +91,7 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   BuildSources WithInherited(const BuildId& id, BuildSources sources) const
       PEERCHUNK_REQUIRES(mutex);
   std::vector<std::string> SourcesOf(const BuildId& id) const PEERCHUNK_REQUIRES(mutex);
+  std::shared_ptr<LayerSources> RecordedSourcesOf(const BuildId& id) const;
   bool MakeRoom(uint64_t bytes);
   std::vector<Loaded> TakeIdle();
   void OnEvict(const BuildFileId& id);
@@ -542,6 +543,9 @@ ServedFile TemplateCache::Impl::ResolveLoaded(const BuildFileId& id, bool with_f
           if (entry.sources->Maps(id)) sources = entry.sources;
         }
       }
+      // Others may have been sent here for it before this process began, or while its child was
+      // loaded.
+      if (sources == nullptr) sources = RecordedSourcesOf(id.build);
       if (sources != nullptr && layers.StartOpen(id, std::move(sources))) {
         served.head.availability = Availability::kNotYet;
         served.head.retry_after = kOpeningHint;
@@ -578,11 +582,25 @@ std::vector<std::string> TemplateCache::Impl::SourcesOf(const BuildId& id) const
       if (entry.sources->Maps({id, kind})) return entry.sources->For(id);
     }
   }
+  const std::shared_ptr<LayerSources> recorded = RecordedSourcesOf(id);
+  return recorded == nullptr ? std::vector<std::string>{} : recorded->For(id);
+}
+
+// Where a build was read from when children of it were paused here; null when no record says so.
+std::shared_ptr<LayerSources> TemplateCache::Impl::RecordedSourcesOf(const BuildId& id) const {
+  std::shared_ptr<LayerSources> sources;
   for (const std::shared_ptr<const RecordedBuild>& child : options.registry->List()) {
     const auto recorded = child->ancestor_sources.find(id);
-    if (recorded != child->ancestor_sources.end()) return recorded->second;
+    if (recorded == child->ancestor_sources.end()) continue;
+    BuildSources named;
+    named.by_build.insert(*recorded);
+    if (sources == nullptr) {
+      sources = std::make_shared<LayerSources>(std::move(named));
+    } else {
+      sources->Add(named);
+    }
   }
-  return {};
+  return sources;
 }
 
 std::vector<std::string> TemplateCache::SourcesOf(const BuildId& id) const {

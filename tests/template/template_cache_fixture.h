@@ -16,6 +16,7 @@
 #include "tests/support/fault_storage.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/simulated_clock.h"
+#include "tests/support/simulated_peer.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_build.h"
@@ -89,6 +90,18 @@ class TemplateCacheTest : public testing::Test {
   void Close() {
     cache_ = nullptr;
     registry_ = nullptr;
+  }
+
+  // Has providers read peers too: those on the network that is returned.
+  std::shared_ptr<SimulatedNetwork> ConnectPeers() {
+    auto network = std::make_shared<SimulatedNetwork>(clock_);
+    auto directory = PeerDirectory::Create({.policy = *AddressPolicy::Create({}),
+                                            .connector = network,
+                                            .clock = &clock_,
+                                            .metrics = &metrics_});
+    EXPECT_OK(directory);
+    directory_ = *std::move(directory);
+    return network;
   }
 
   void Seed(const TestBuild& build) {

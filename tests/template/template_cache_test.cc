@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include "tests/build/held_executor.h"
-#include "tests/support/simulated_peer.h"
 #include "tests/template/template_cache_fixture.h"
 
 namespace peerchunk::test {
@@ -82,17 +81,11 @@ TEST_F(TemplateCacheTest, EachLayerIsOpenedWithItsOwnBuildAndSources) {
 TEST_F(TemplateCacheTest, APeerWithLessOfALayerThanTheHeaderMapsIsLeftForTheBase) {
   const TestBuild build = MakeTestBuild({});
   Seed(build);
-  const auto network = std::make_shared<SimulatedNetwork>(clock_);
+  const auto network = ConnectPeers();
   for (const auto& [kind, bytes] : build.files) {
     const uint64_t missing = IsSeekable(kind) ? kPageBytes : 0;
     network->Node("10.0.0.1:1").PutFile({build.id, kind}, bytes.substr(0, bytes.size() - missing));
   }
-  auto directory = PeerDirectory::Create({.policy = *AddressPolicy::Create({}),
-                                          .connector = network,
-                                          .clock = &clock_,
-                                          .metrics = &metrics_});
-  ASSERT_OK(directory);
-  directory_ = *std::move(directory);
   const auto loaded = cache_->GetTemplate(build.id, {.default_addresses = {"10.0.0.1:1"}}, {});
   ASSERT_OK(loaded);
   ExpectShows(**loaded, build);
@@ -698,6 +691,29 @@ TEST_F(TemplateCacheTest, SourcesOfAncestorsAreKnownAfterARestart) {
   ASSERT_OK(loaded);
   ExpectShows(**loaded, child);
   EXPECT_EQ(AddressesUsedFor(base.id), std::vector<std::string>{"10.0.0.1:7070"});
+}
+
+// Whoever resumes the child elsewhere is sent here for its ancestors, too.
+TEST_F(TemplateCacheTest, AnAncestorIsRelayedAfterARestartThoughNoTemplateIsLoaded) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild child = MakeTestBuild({.seed = 2, .parent = &base});
+  const auto network = ConnectPeers();
+  for (const auto& [kind, bytes] : base.files) {
+    network->Node("10.0.0.1:7070").PutFile({base.id, kind}, bytes);
+  }
+  ASSERT_OK(cache_->GetTemplate(base.id, {.default_addresses = {"10.0.0.1:7070"}}, {}));
+  ASSERT_OK(registry_->Add(child.id, child.WriteTo(dir_, "child"), false,
+                           [&](const BuildId& id) { return cache_->SourcesOf(id); }));
+  Close();
+  Open();
+  ASSERT_THAT(cache_->LoadedBuilds(), IsEmpty());
+  const BuildFileId layer{base.id, FileKind::kMemfile};
+  EXPECT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotYet);
+  while (cache_->BuildStore().Lookup(layer) == nullptr) std::this_thread::yield();
+  const auto served = cache_->Resolve(layer, false, true);
+  ASSERT_OK(served);
+  ASSERT_EQ(served->head.availability, Availability::kAvailable);
+  EXPECT_TRUE(*ReadWhole(*served->file) == base.files.at(FileKind::kMemfile));
 }
 
 TEST_F(TemplateCacheTest, NewWorkTakesThePlaceOfWhatNobodyUses) {

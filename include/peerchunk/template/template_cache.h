@@ -109,10 +109,10 @@ class TemplateCache {
   DiffStore& BuildStore();
 
   // What a peer that asks for `id` is told, and the pinned file when it can be served: builds
-  // paused here, and layers of loaded templates that this node holds in part. `even_if_durable`
-  // serves what is durable too. `with_file` false: the head alone, without a file. A layer of a
-  // loaded template that was never read here is NOT_YET and begins to be opened. DataLoss: a build
-  // paused here whose file is gone or cut short.
+  // paused here, and layers that this node holds in part: of loaded templates, and of builds paused
+  // here whose records say where they were read from. `even_if_durable` serves what is durable too.
+  // `with_file` false: the head alone, without a file. Such a layer that is not open here is
+  // NOT_YET and begins to be opened. DataLoss: a build paused here whose file is gone or cut short.
   absl::StatusOr<ServedFile> Resolve(const BuildFileId& id, bool even_if_durable, bool with_file);
 
   // As Resolve with a file, for threads that must not wait for the disk: of a file that is not
