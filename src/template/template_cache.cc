@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -111,7 +112,9 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
   bool closed PEERCHUNK_GUARDED_BY(mutex) = false;
   uint64_t use_clock PEERCHUNK_GUARDED_BY(mutex) = 0;
   std::map<BuildId, Loaded> loaded PEERCHUNK_GUARDED_BY(mutex);
-  std::map<BuildId, std::shared_ptr<Loading>> loading PEERCHUNK_GUARDED_BY(mutex);
+  std::map<BuildId, std::shared_ptr<Loading>> loading PEERCHUNK_GUARDED_BY(mutex);  // To be joined.
+  // All loads under way: those, and ones whose outcome is of no use but to who waits already.
+  std::set<std::shared_ptr<Loading>> unfinished PEERCHUNK_GUARDED_BY(mutex);
 
   TaskGroup tasks;
   DiffStore store;
@@ -166,7 +169,7 @@ void TemplateCache::Impl::Close() {
   dropped.clear();
   store.Close();
   const MutexLock lock(mutex);
-  for (auto& [id, waited] : loading) {
+  for (const std::shared_ptr<Loading>& waited : unfinished) {
     waited->result = absl::UnavailableError("shutting down");  // It was dropped half-way.
     waited->done.NotifyAll();
   }
@@ -275,6 +278,7 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
     if (first) {
       entry = std::make_shared<Loading>();
       entry->sources = std::make_shared<LayerSources>(WithInherited(id, sources));
+      unfinished.insert(entry);
     } else {
       entry->sources->Add(sources);
     }
@@ -330,10 +334,14 @@ void TemplateCache::Impl::FinishLoad(const BuildId& id, const std::shared_ptr<Lo
   }
   std::vector<Loaded> dropped;  // Go after the lock.
   const MutexLock lock(mutex);
-  loading.erase(id);
-  if (result.ok() && !closed) {
-    loaded[id] = {.pinned = *result, .sources = begun->sources, .last_use = ++use_clock};
-    dropped = TakeExcess();
+  unfinished.erase(begun);
+  // Else it was told to be read again meanwhile, or to go.
+  if (const auto entry = loading.find(id); entry != loading.end() && entry->second == begun) {
+    loading.erase(entry);
+    if (result.ok() && !closed) {
+      loaded[id] = {.pinned = *result, .sources = begun->sources, .last_use = ++use_clock};
+      dropped = TakeExcess();
+    }
   }
   begun->result = std::move(result);
   begun->done.NotifyAll();
@@ -378,6 +386,7 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const Build
 void TemplateCache::Reload(const BuildId& id) {
   Impl::Loaded dropped;  // Goes after the lock.
   const MutexLock lock(impl_->mutex);
+  impl_->loading.erase(id);
   const auto found = impl_->loaded.find(id);
   if (found == impl_->loaded.end()) return;
   dropped = std::move(found->second);

@@ -227,6 +227,52 @@ TEST_F(TemplateCacheTest, ALoadHasALimitOfItsOwn) {
   EXPECT_OK(cache_->GetTemplate(build.id, {}, {}));
 }
 
+// A build paused here, whose snapfile was found spoilt and comes from the base when the test says
+// so: its load has read the metadata by then.
+class LoadUnderWayTest : public TemplateCacheTest {
+ protected:
+  LoadUnderWayTest() {
+    Pause(build_);
+    MakeDurable(build_);
+    const auto file = dir_.folder().OpenAt("builds/" + build_.id.ToString() + "/snapfile", O_RDWR);
+    EXPECT_OK(file->WriteAt(0, "spoilt"));
+    faults_->AddFault({.times = 1, .stall = true});
+    waiter_ = std::thread([this] { waited_ = cache_->GetTemplate(build_.id, {}, {}); });
+    faults_->AwaitStalled(1);
+  }
+  ~LoadUnderWayTest() override {
+    if (waiter_.joinable()) EndLoad();
+  }
+  void EndLoad() {
+    faults_->ClearFaults();
+    waiter_.join();
+  }
+
+  const TestBuild build_ = MakeTestBuild({});
+  absl::StatusOr<std::shared_ptr<Template>> waited_;
+  std::thread waiter_;
+};
+
+TEST_F(LoadUnderWayTest, ReloadIsForItToo) {
+  ASSERT_OK(registry_->ReplaceMetadata(build_.id, "{\"new\":1}"));
+  cache_->Reload(build_.id);
+  const auto after = cache_->GetTemplate(build_.id, {}, {});
+  ASSERT_OK(after);
+  EXPECT_EQ((*after)->MetadataFile(), "{\"new\":1}");
+  EndLoad();
+  ASSERT_OK(waited_) << "who waited gets what was begun for it";
+  EXPECT_EQ((*waited_)->MetadataFile(), build_.files.at(FileKind::kMetadata));
+  EXPECT_EQ(cache_->GetCachedTemplate(build_.id), *after) << "and takes nobody's place";
+}
+
+TEST_F(LoadUnderWayTest, EvictIsForItToo) {
+  cache_->Evict(build_.id);
+  EndLoad();
+  ASSERT_OK(waited_);
+  ExpectShows(**waited_, build_);
+  EXPECT_THAT(cache_->LoadedBuilds(), IsEmpty());
+}
+
 TEST_F(TemplateCacheTest, ClosingEndsALoadThatHangs) {
   const TestBuild build = MakeTestBuild({});
   Seed(build);

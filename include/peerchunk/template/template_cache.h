@@ -88,9 +88,11 @@ class TemplateCache {
   absl::StatusOr<std::shared_ptr<Template>> AddSnapshot(const BuildId& id,
                                                         const ReadOptions& options);
 
-  // Drops the cache's own references to a build, and its trace; readers keep their pins.
+  // Drops the cache's own references to a build, and its trace; readers keep their pins. A load
+  // under way goes to those who wait for it, and is not kept.
   void Evict(const BuildId& id);
-  // Has the next look-up load the build again, with what its metadata says by then.
+  // Has the next look-up load the build again, with what its metadata says by then. A load under
+  // way as in Evict.
   void Reload(const BuildId& id);
   // Tells that what the base holds of a build paused here, or its metadata, has changed: pins its
   // files until the base has all of it, and then lets them go.
