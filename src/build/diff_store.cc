@@ -140,6 +140,7 @@ void DiffStore::Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, b
   replaced = std::exchange(entry.file, std::move(file));
   entry.opening = nullptr;
   entry.last_use = ++use_clock_;
+  entry.inserted = true;
   entry.only_copy = only_copy;
   entry.beside_bytes = beside_bytes;
 }
@@ -172,9 +173,10 @@ bool DiffStore::MakeRoom(uint64_t bytes) {
     uint64_t held = AllocatedLocked();
     fits = within(held, options_.capacity_bytes);
     if (!fits) {
+      const absl::flat_hash_set<BuildId> kept = KeptBuildsLocked();
       std::vector<std::pair<uint64_t, BuildFileId>> oldest_first;
       for (const auto& [id, entry] : entries_) {
-        if (entry.evictable()) oldest_first.emplace_back(entry.last_use, id);
+        if (entry.evictable(id.build, kept)) oldest_first.emplace_back(entry.last_use, id);
       }
       std::sort(oldest_first.begin(), oldest_first.end());
       const auto low_water = static_cast<uint64_t>(static_cast<double>(options_.capacity_bytes) *
@@ -221,6 +223,21 @@ bool DiffStore::GrantLocked(uint64_t bytes) {
   return true;
 }
 
+absl::flat_hash_set<BuildId> DiffStore::KeptBuildsLocked() const {
+  absl::flat_hash_set<BuildId> kept;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.inserted && !entry.may_go()) kept.insert(id.build);
+  }
+  return kept;
+}
+
+bool DiffStore::InUse(const BuildId& build) const {
+  const MutexLock lock(mutex_);
+  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& item) {
+    return item.first.build == build && item.second.in_use();
+  });
+}
+
 uint64_t DiffStore::AllocatedLocked() const {
   uint64_t held = 0;
   for (const auto& [id, entry] : entries_) held += entry.held_bytes();
@@ -234,9 +251,10 @@ uint64_t DiffStore::AllocatedBytes() const {
 
 bool DiffStore::Full() const {
   const MutexLock lock(mutex_);
+  const absl::flat_hash_set<BuildId> kept = KeptBuildsLocked();
   uint64_t held = 0;
   for (const auto& [id, entry] : entries_) {
-    if (!entry.evictable()) held += entry.held_bytes();
+    if (!entry.evictable(id.build, kept)) held += entry.held_bytes();
   }
   return held > options_.capacity_bytes;
 }

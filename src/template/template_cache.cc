@@ -444,12 +444,14 @@ std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeIdle() {
   return idle;
 }
 
-// A build paused here leaves the disk as a whole, and only when the base has all of it: asked when
-// its metadata can no longer be replaced.
+// A build paused here leaves the disk as a whole, and only when the base has all of it, asked when
+// its metadata can no longer be replaced, and nobody has come to read it since this was evicted.
 void TemplateCache::Impl::OnEvict(const BuildFileId& id) {
   const std::shared_ptr<const RecordedBuild> build = options.registry->Find(id.build);
   if (build == nullptr) return;
-  const absl::Status removed = options.registry->Remove(id.build, HeldByBase);
+  const absl::Status removed = options.registry->Remove(
+      id.build,
+      [&](const RecordedBuild& evicted) { return HeldByBase(evicted) && !store.InUse(id.build); });
   if (absl::IsFailedPrecondition(removed)) {  // It counts in the budget all the same.
     layers.OpenRecorded(id).IgnoreError();
     return;

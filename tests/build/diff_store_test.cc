@@ -189,6 +189,40 @@ TEST_F(HeldDiffStoreTest, PinnedAndOnlyCopiesStay) {
   EXPECT_NE(store.Lookup(Id(1)), nullptr);
 }
 
+TEST_F(HeldDiffStoreTest, WhatWasPutInOfOneBuildStaysWhileOneFileIsRead) {
+  DiffStore store(Options());
+  const BuildFileId rootfs = Id(1, FileKind::kRootfs);
+  store.Insert(Id(1), FileOf(Id(1), 60), false);
+  store.Insert(rootfs, FileOf(rootfs, 60), false);
+  auto pin = store.Lookup(rootfs);
+  EXPECT_TRUE(store.InUse(rootfs.build));
+  store.Trim();
+  held_.RunAll();
+  EXPECT_TRUE(evicted_.empty());
+  EXPECT_TRUE(store.Full());
+  pin = nullptr;
+  EXPECT_FALSE(store.InUse(rootfs.build));
+  EXPECT_FALSE(store.Full());
+  store.Trim();
+  held_.RunAll();
+  EXPECT_EQ(evicted_, (std::set<BuildFileId>{Id(1)}));
+}
+
+// Each of those is a cache by itself.
+TEST_F(HeldDiffStoreTest, WhatWasOpenedOfOneBuildGoesFileByFile) {
+  DiffStore store(Options());
+  const BuildFileId rootfs = Id(1, FileKind::kRootfs);
+  for (const BuildFileId& id : {Id(1), rootfs}) {
+    store.StartOpen(
+        id, [id] { return FileOf(id, 60); }, Priority::kDemand);
+  }
+  held_.RunAll();
+  const auto pin = store.Lookup(rootfs);
+  store.Trim();
+  held_.RunAll();
+  EXPECT_EQ(evicted_, (std::set<BuildFileId>{Id(1)}));
+}
+
 TEST_F(HeldDiffStoreTest, MakeRoomDoesNotOverflow) {
   DiffStore store(Options());
   store.Insert(Id(1), FileOf(Id(1), 10), true);
@@ -258,6 +292,11 @@ TEST(DiffStoreTest, AgreesWithAModel) {
     options.on_evict = [&](const BuildFileId& id) { evicted.insert(id); };
     DiffStore store(std::move(options));
     std::map<BuildFileId, Model> model;
+    const auto stays = [&](const BuildId& build) {
+      return std::any_of(model.begin(), model.end(), [&](const auto& file) {
+        return file.first.build == build && (file.second.only_copy || !file.second.pins.empty());
+      });
+    };
     uint64_t use = 0;
     for (int step = 0; step < 1000; ++step) {
       const BuildFileId id = Id(static_cast<uint8_t>(random() % 12),
@@ -302,7 +341,7 @@ TEST(DiffStoreTest, AgreesWithAModel) {
           while (held > (expected.empty() ? 1000 : 800)) {
             auto oldest = model.end();
             for (auto it = model.begin(); it != model.end(); ++it) {
-              if (it->second.only_copy || !it->second.pins.empty()) continue;
+              if (stays(it->first.build)) continue;
               if (oldest == model.end() || it->second.use < oldest->second.use) oldest = it;
             }
             if (oldest == model.end()) break;
@@ -318,7 +357,7 @@ TEST(DiffStoreTest, AgreesWithAModel) {
       uint64_t fixed = 0;
       for (const auto& [other, entry] : model) {
         held += entry.size;
-        if (entry.only_copy || !entry.pins.empty()) fixed += entry.size;
+        if (stays(other.build)) fixed += entry.size;
       }
       ASSERT_EQ(store.AllocatedBytes(), held);
       ASSERT_EQ(store.Full(), fixed > 1000);

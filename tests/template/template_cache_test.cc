@@ -646,6 +646,41 @@ TEST_F(TemplateCacheTest, WhatIsNotDurableIsNeverEvictedAndWhatIsGoesAsAWhole) {
   ExpectShows(**cache_->GetTemplate(local.id, {}, {}), local);
 }
 
+TEST_F(TemplateCacheTest, ADurableBuildIsKeptWhileOneOfItsFilesIsRead) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 10'000;
+  OpenCache();
+  MakeDurable(build);
+  const uint64_t held = cache_->BuildStore().AllocatedBytes();
+  auto reading = cache_->Resolve({build.id, FileKind::kMemfile}, true, true)->file;
+  cache_->UpdatePins(build.id);
+  cache_->Trim();
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), held) << "also what nobody reads";
+  EXPECT_NE(registry_->Find(build.id), nullptr);
+  reading = nullptr;
+  cache_->Trim();
+  while (registry_->Find(build.id) != nullptr) std::this_thread::yield();
+}
+
+TEST_F(TemplateCacheTest, ABuildThatIsReadAgainBeforeItHasLeftTheDiskStays) {
+  HeldExecutor held_tasks;
+  options_.executor = &held_tasks;
+  const TestBuild build = MakeTestBuild({});
+  Pause(build);
+  options_.cache_capacity_bytes = 10'000;
+  OpenCache();
+  MakeDurable(build);
+  const uint64_t held = cache_->BuildStore().AllocatedBytes();
+  cache_->UpdatePins(build.id);
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), 0u) << "on its way";
+  const auto reading = cache_->Resolve({build.id, FileKind::kRootfs}, true, true)->file;
+  held_tasks.RunAll();
+  EXPECT_NE(registry_->Find(build.id), nullptr);
+  EXPECT_EQ(cache_->BuildStore().AllocatedBytes(), held);
+  Close();
+}
+
 TEST_F(TemplateCacheTest, ADurableBuildWithNewMetadataIsKept) {
   const TestBuild build = MakeTestBuild({});
   Pause(build);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
 
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/executor.h"
@@ -55,7 +56,8 @@ class DiffStore {
   void StartOpen(const BuildFileId& id, const Opener& open, Priority priority);
 
   // Puts a file in, in place of one that may be there. `only_copy`: not durable, so never evicted.
-  // `beside_bytes`: disk space of other files that go when it goes.
+  // `beside_bytes`: disk space of other files that go when it goes. What was put in of one build
+  // leaves the disk together: while one of its files may not go, none does.
   void Insert(const BuildFileId& id, std::shared_ptr<BuildFile> file, bool only_copy,
               uint64_t beside_bytes = 0);
   // The same for the files of a build that are here: whether they may go has changed.
@@ -73,6 +75,8 @@ class DiffStore {
   // them for given from then on.
   bool HasRoom(uint64_t bytes);
 
+  // True when someone holds a pin of a file of this build that is here.
+  bool InUse(const BuildId& build) const;
   uint64_t AllocatedBytes() const;
   // True when what may not be evicted alone exceeds the budget: refuse new work.
   bool Full() const;
@@ -83,13 +87,18 @@ class DiffStore {
     std::shared_ptr<BuildFile> file;
     std::shared_ptr<Opening> opening;  // While the opener runs; file is null then.
     uint64_t last_use = 0;
+    bool inserted = false;
     bool only_copy = false;
     uint64_t beside_bytes = 0;
 
     uint64_t held_bytes() const {
       return file == nullptr ? 0 : file->AllocatedBytes() + beside_bytes;
     }
-    bool evictable() const { return file != nullptr && !only_copy && file.use_count() == 1; }
+    bool in_use() const { return file != nullptr && file.use_count() > 1; }
+    bool may_go() const { return file != nullptr && !only_copy && !in_use(); }
+    bool evictable(const BuildId& build, const absl::flat_hash_set<BuildId>& kept) const {
+      return may_go() && !(inserted && kept.contains(build));
+    }
   };
 
   // Either the file, or the attempt to wait for.
@@ -102,6 +111,8 @@ class DiffStore {
                   const Opener& open);
   absl::StatusOr<std::shared_ptr<BuildFile>> Await(const BuildFileId& id, Opening& opening,
                                                    const ReadOptions& options);
+  // Builds of which a file that was put in may not go.
+  absl::flat_hash_set<BuildId> KeptBuildsLocked() const PEERCHUNK_REQUIRES(mutex_);
   uint64_t AllocatedLocked() const PEERCHUNK_REQUIRES(mutex_);
   // True when `bytes` more fit for sure, which are counted from then on.
   bool GrantLocked(uint64_t bytes) PEERCHUNK_REQUIRES(mutex_);
