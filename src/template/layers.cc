@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "base/logging.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
+#include "template/layer_upstream.h"
 
 namespace peerchunk {
 namespace {
@@ -22,12 +22,6 @@ uint64_t BesideDiffs(const RecordedBuild& build) {
     if (!IsSeekable(kind)) bytes += RoundUp(file.checksums->size, kPageBytes);
   }
   return bytes;
-}
-
-void AddMissing(std::vector<std::string>& to, const std::vector<std::string>& from) {
-  for (const std::string& address : from) {
-    if (std::find(to.begin(), to.end(), address) == to.end()) to.push_back(address);
-  }
 }
 
 }  // namespace
@@ -72,7 +66,30 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::Open(const BuildFileId& layer
     }
     store_->Remove(layer);  // This node's copy is damaged; the base has a good one.
   }
-  return store_->GetOrOpen(layer, Opener(layer, std::move(sources)), options);
+  absl::StatusOr<std::shared_ptr<BuildFile>> file =
+      store_->GetOrOpen(layer, Opener(layer, sources), options);
+  // It may have been opened for a template that knew of other addresses.
+  if (file.ok()) AddSources(*sources);
+  return file;
+}
+
+void Layers::AddSources(const LayerSources& sources) {
+  std::vector<std::pair<BuildFileId, std::shared_ptr<LayerUpstream>>> open;
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [layer, known] : upstreams_) {
+      if (!sources.Maps(layer)) continue;
+      if (std::shared_ptr<LayerUpstream> upstream = known.lock()) {
+        open.emplace_back(layer, std::move(upstream));
+      }
+    }
+  }
+  for (const auto& [layer, upstream] : open) {
+    const absl::Status added = upstream->Add(sources.For(layer.build));
+    if (added.ok()) continue;
+    Logger("template")
+        .warn("event=sources_not_added file={} cause=\"{}\"", layer.ObjectPath(), added.ToString());
+  }
 }
 
 absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenRecorded(const BuildFileId& id) {
@@ -129,9 +146,8 @@ DiffStore::Opener Layers::Opener(const BuildFileId& layer, std::shared_ptr<Layer
 absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId& layer,
                                                                const LayerSources& sources) {
   const std::string path = layer.ObjectPath();
-  PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<StorageProvider> provider,
-                             options_->open_provider(layer.build, sources.For(layer.build)));
-  PEERCHUNK_ASSIGN_OR_RETURN(std::shared_ptr<Seekable> upstream, provider->OpenSeekable(path));
+  const std::shared_ptr<LayerUpstream> upstream = NewUpstream(layer);
+  PEERCHUNK_RETURN_IF_ERROR(upstream->Add(sources.For(layer.build)));
   ReadOptions options;
   options.deadline = options_->clock->Now() + options_->load_timeout;
   options.cancellation = stop_;
@@ -157,8 +173,17 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId
                std::string_view(made.status().message().data(), made.status().message().size()));
   }
   ChunkCacheOptions chunks = options_->chunks;
-  return ChunkCache::Open(layer, std::move(file), *size, std::move(provider), std::move(upstream),
+  return ChunkCache::Open(layer, std::move(file), *size, /*provider=*/nullptr, upstream,
                           std::move(chunks));
+}
+
+// Known from the start, so that no address is missed that is named while the layer is opened.
+std::shared_ptr<LayerUpstream> Layers::NewUpstream(const BuildFileId& layer) {
+  auto upstream = std::make_shared<LayerUpstream>(layer, &options_->open_provider);
+  const MutexLock lock(mutex_);
+  absl::erase_if(upstreams_, [](const auto& known) { return known.second.expired(); });
+  upstreams_[layer] = upstream;
+  return upstream;
 }
 
 absl::StatusOr<File> Layers::NewCacheFile(const BuildFileId& layer) {

@@ -14,6 +14,8 @@
 
 namespace peerchunk {
 
+class LayerUpstream;
+
 // Where one template's layers lie, and how much of each it maps. Shared by the template's devices
 // and the cache. Thread-safe.
 class LayerSources {
@@ -43,7 +45,8 @@ class Layers {
   Layers(const TemplateCache::Options* options, File folder, DiffStore* store, std::stop_token stop)
       : options_(options), folder_(std::move(folder)), store_(store), stop_(std::move(stop)) {}
 
-  // A pin of the layer; waits within `options` only.
+  // A pin of the layer; waits within `options` only. One that is open already is read from these
+  // sources, too, from then on.
   absl::StatusOr<std::shared_ptr<BuildFile>> Open(const BuildFileId& layer,
                                                   std::shared_ptr<LayerSources> sources,
                                                   const ReadOptions& options);
@@ -51,6 +54,8 @@ class Layers {
   absl::StatusOr<std::shared_ptr<BuildFile>> OpenRecorded(const BuildFileId& id);
   // Pins the files of a build paused here, or lets them go, as its record says now.
   void UpdatePins(const BuildId& build);
+  // Has those of a published template's layers that are open read from its sources, too.
+  void AddSources(const LayerSources& sources);
   // Has a foreign layer opened, without waiting. False when that failed a moment ago.
   bool StartOpen(const BuildFileId& layer, std::shared_ptr<LayerSources> sources);
 
@@ -58,6 +63,7 @@ class Layers {
   DiffStore::Opener Opener(const BuildFileId& layer, std::shared_ptr<LayerSources> sources);
   absl::StatusOr<std::shared_ptr<BuildFile>> OpenForeign(const BuildFileId& layer,
                                                          const LayerSources& sources);
+  std::shared_ptr<LayerUpstream> NewUpstream(const BuildFileId& layer);
   absl::StatusOr<File> NewCacheFile(const BuildFileId& layer);
 
   const TemplateCache::Options* const options_;
@@ -68,6 +74,9 @@ class Layers {
 
   Mutex mutex_;
   absl::flat_hash_map<BuildFileId, absl::Time> failed_at_ PEERCHUNK_GUARDED_BY(mutex_);
+  // Of the layers that are open, and of some that were.
+  absl::flat_hash_map<BuildFileId, std::weak_ptr<LayerUpstream>> upstreams_
+      PEERCHUNK_GUARDED_BY(mutex_);
 };
 
 }  // namespace peerchunk

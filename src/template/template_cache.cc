@@ -263,6 +263,8 @@ void TemplateCache::SaveTraces() {
 
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
     const BuildId& id, const BuildSources& sources, const ReadOptions& read_options) {
+  std::shared_ptr<Template> here;
+  std::shared_ptr<LayerSources> known_sources;
   std::shared_ptr<Loading> waited;
   bool first = false;
   {
@@ -271,18 +273,24 @@ absl::StatusOr<std::shared_ptr<Template>> TemplateCache::Impl::GetTemplate(
     if (const auto found = loaded.find(id); found != loaded.end()) {
       found->second.last_use = ++use_clock;
       found->second.sources->Add(sources);
-      return found->second.pinned;
-    }
-    std::shared_ptr<Loading>& entry = loading[id];
-    first = entry == nullptr;
-    if (first) {
-      entry = std::make_shared<Loading>();
-      entry->sources = std::make_shared<LayerSources>(WithInherited(id, sources));
-      unfinished.insert(entry);
+      known_sources = found->second.sources;
+      here = found->second.pinned;
     } else {
-      entry->sources->Add(sources);
+      std::shared_ptr<Loading>& entry = loading[id];
+      first = entry == nullptr;
+      if (first) {
+        entry = std::make_shared<Loading>();
+        entry->sources = std::make_shared<LayerSources>(WithInherited(id, sources));
+        unfinished.insert(entry);
+      } else {
+        entry->sources->Add(sources);
+      }
+      waited = entry;
     }
-    waited = entry;
+  }
+  if (here != nullptr) {
+    layers.AddSources(*known_sources);
+    return here;
   }
   if (first) {
     TemplateLoad::Start(&options, &tasks, id, waited->sources, OpenersFor(), read_options.priority,
@@ -333,16 +341,20 @@ void TemplateCache::Impl::FinishLoad(const BuildId& id, const std::shared_ptr<Lo
         .Add();
   }
   std::vector<Loaded> dropped;  // Go after the lock.
-  const MutexLock lock(mutex);
-  unfinished.erase(begun);
-  // Else it was told to be read again meanwhile, or to go.
-  if (const auto entry = loading.find(id); entry != loading.end() && entry->second == begun) {
-    loading.erase(entry);
-    if (result.ok() && !closed) {
-      loaded[id] = {.pinned = *result, .sources = begun->sources, .last_use = ++use_clock};
-      dropped = TakeExcess();
+  {
+    const MutexLock lock(mutex);
+    // Else it was told to be read again meanwhile, or to go.
+    if (const auto entry = loading.find(id); entry != loading.end() && entry->second == begun) {
+      loading.erase(entry);
+      if (result.ok() && !closed) {
+        loaded[id] = {.pinned = *result, .sources = begun->sources, .last_use = ++use_clock};
+        dropped = TakeExcess();
+      }
     }
   }
+  if (result.ok()) layers.AddSources(*begun->sources);
+  const MutexLock lock(mutex);
+  unfinished.erase(begun);
   begun->result = std::move(result);
   begun->done.NotifyAll();
 }

@@ -109,6 +109,62 @@ TEST_F(TemplateCacheTest, FurtherSourcesAreKeptForLayersOpenedLater) {
   EXPECT_THAT(AddressesUsedFor(base.id), ElementsAre("10.0.0.1:1", "10.0.0.9:1"));
 }
 
+// A layer that was opened through one source, which then died; only peers have it.
+class LaterSourcesTest : public TemplateCacheTest {
+ protected:
+  LaterSourcesTest() {
+    options_.chunks.max_read_ahead_bytes = 0;
+    OpenCache();
+    const auto network = ConnectPeers();
+    for (const char* address : {"10.0.0.1:1", "10.0.0.2:1"}) {
+      for (const auto& [kind, bytes] : base_.files) {
+        network->Node(address).PutFile({base_.id, kind}, bytes);
+      }
+    }
+    for (const TestBuild* build : {&first_, &second_}) Seed(*build);
+    loaded_ = *cache_->GetTemplate(first_.id, {.by_build = {{base_.id, {"10.0.0.1:1"}}}}, {});
+    const auto opened = cache_->Resolve({base_.id, FileKind::kMemfile}, false, true);
+    EXPECT_EQ(opened->head.availability, Availability::kNotYet);
+    while (cache_->BuildStore().Lookup({base_.id, FileKind::kMemfile}) == nullptr) {
+      std::this_thread::yield();
+    }
+    network->Node("10.0.0.1:1").Kill();
+  }
+
+  const TestBuild base_ = MakeTestBuild({.seed = 1});
+  const TestBuild first_ = MakeTestBuild({.seed = 2, .parent = &base_});
+  const TestBuild second_ = MakeTestBuild({.seed = 3, .parent = &base_});
+  const BuildSources later_{.by_build = {{base_.id, {"10.0.0.2:1"}}}};
+  std::shared_ptr<Template> loaded_;
+};
+
+TEST_F(LaterSourcesTest, OfTheSameBuildReachALayerThatIsOpen) {
+  ASSERT_OK(cache_->GetTemplate(first_.id, later_, {}));
+  ExpectShows(*loaded_, first_);
+}
+
+TEST_F(LaterSourcesTest, OfAnotherBuildReachALayerThatIsOpen) {
+  const auto another = cache_->GetTemplate(second_.id, later_, {});
+  ASSERT_OK(another);
+  const auto served = cache_->Resolve({base_.id, FileKind::kMemfile}, false, true);
+  ASSERT_OK(served);
+  EXPECT_TRUE(*ReadWhole(*served->file) == base_.files.at(FileKind::kMemfile))
+      << "before anyone read it through that build";
+  ExpectShows(**another, second_);
+}
+
+TEST_F(TemplateCacheTest, AnAddressThatIsRefusedLaterChangesNothing) {
+  const TestBuild build = MakeTestBuild({});
+  Seed(build);
+  const auto loaded = cache_->GetTemplate(build.id, {}, {});
+  ASSERT_OK(loaded);
+  char byte = 0;
+  ASSERT_OK((*loaded)->Rootfs().ReadAt(0, absl::MakeSpan(&byte, 1), {}));
+  RefuseProviders(absl::PermissionDeniedError("169.254.169.254 is link-local"));
+  ASSERT_OK(cache_->GetTemplate(build.id, {.default_addresses = {"169.254.169.254:1"}}, {}));
+  EXPECT_TRUE(*ReadWhole((*loaded)->Rootfs()) == build.rootfs);
+}
+
 TEST_F(TemplateCacheTest, ABuildPausedHereLoadsFromItsOwnFiles) {
   const TestBuild build = MakeTestBuild({});
   Pause(build);

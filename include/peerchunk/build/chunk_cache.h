@@ -60,7 +60,7 @@ class ChunkCache : public BuildFile {
  public:
   // `file` is empty and belongs to the cache from now on; one that is not open: nothing is cached
   // and every read is passed through. `size` is the diff's size in bytes. `provider`, which made
-  // `upstream`, is kept alive as long as it.
+  // `upstream`, is kept alive as long as it; null where that keeps what it needs itself.
   static absl::StatusOr<std::shared_ptr<ChunkCache>> Open(BuildFileId id, File file, uint64_t size,
                                                           std::shared_ptr<StorageProvider> provider,
                                                           std::shared_ptr<Seekable> upstream,

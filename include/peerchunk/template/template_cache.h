@@ -75,9 +75,10 @@ class TemplateCache {
 
   // The build, loaded and pinned: headers, snapfile and metadata in parallel, then devices over
   // layers that are opened when first read. A build paused here is loaded from its own files. The
-  // load belongs to no caller. Of a build that is loaded, other sources are kept for layers that
-  // are opened later. The first call for a loaded build begins to fetch its working set in the
-  // background: as this node saw it, else as its metadata has it.
+  // load belongs to no caller. Sources named later, for this build or another one that maps the
+  // same layer, are added to those that are known, also for layers that are open. The first call
+  // for a loaded build begins to fetch its working set in the background: as this node saw it, else
+  // as its metadata has it.
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
