@@ -60,6 +60,8 @@ struct TemplateCache::Impl : std::enable_shared_from_this<Impl> {
     uint64_t last_use = 0;
     bool asked_for = false;  // By GetTemplate: its working set is, too.
     std::unique_ptr<WorkingSetFetch> working_set;
+
+    bool idle() const { return pinned.use_count() == 1; }
   };
 
   Impl(Options all_options, File cache_folder, std::optional<TraceFolder> trace_folder)
@@ -359,12 +361,18 @@ void TemplateCache::Impl::FinishLoad(const BuildId& id, const std::shared_ptr<Lo
   begun->done.NotifyAll();
 }
 
+// One in use is in memory whether or not it is known here.
 std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeExcess() {
   std::vector<Loaded> taken;
   while (loaded.size() > options.max_templates) {
-    const auto oldest = std::min_element(
-        loaded.begin(), loaded.end(),
-        [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; });
+    auto oldest = loaded.end();
+    for (auto entry = loaded.begin(); entry != loaded.end(); ++entry) {
+      if (!entry->second.idle()) continue;
+      if (oldest == loaded.end() || entry->second.last_use < oldest->second.last_use) {
+        oldest = entry;
+      }
+    }
+    if (oldest == loaded.end()) break;
     taken.push_back(std::move(oldest->second));
     loaded.erase(oldest);
   }
@@ -374,9 +382,7 @@ std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeExcess() {
 std::shared_ptr<Template> TemplateCache::GetCachedTemplate(const BuildId& id) {
   const MutexLock lock(impl_->mutex);
   const auto found = impl_->loaded.find(id);
-  if (found == impl_->loaded.end()) return nullptr;
-  found->second.last_use = ++impl_->use_clock;
-  return found->second.pinned;
+  return found == impl_->loaded.end() ? nullptr : found->second.pinned;
 }
 
 absl::StatusOr<std::shared_ptr<Template>> TemplateCache::AddSnapshot(const BuildId& id,
@@ -446,7 +452,7 @@ std::vector<TemplateCache::Impl::Loaded> TemplateCache::Impl::TakeIdle() {
   std::vector<Loaded> idle;
   const MutexLock lock(mutex);
   for (auto entry = loaded.begin(); entry != loaded.end();) {
-    if (entry->second.pinned.use_count() == 1) {
+    if (entry->second.idle()) {
       idle.push_back(std::move(entry->second));
       entry = loaded.erase(entry);
     } else {

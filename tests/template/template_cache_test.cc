@@ -1,5 +1,6 @@
 #include "peerchunk/template/template_cache.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <thread>
 
@@ -123,10 +124,12 @@ class LaterSourcesTest : public TemplateCacheTest {
     }
     for (const TestBuild* build : {&first_, &second_}) Seed(*build);
     loaded_ = *cache_->GetTemplate(first_.id, {.by_build = {{base_.id, {"10.0.0.1:1"}}}}, {});
-    const auto opened = cache_->Resolve({base_.id, FileKind::kMemfile}, false, true);
-    EXPECT_EQ(opened->head.availability, Availability::kNotYet);
-    while (cache_->BuildStore().Lookup({base_.id, FileKind::kMemfile}) == nullptr) {
-      std::this_thread::yield();
+    for (const BuildId& layer : {base_.id, first_.id}) {
+      const auto mapped = loaded_->Memfile()->header().mappings();
+      const auto of_layer = std::find_if(mapped.begin(), mapped.end(),
+                                         [&](const Mapping& m) { return m.build_id == layer; });
+      char byte = 0;
+      EXPECT_OK(loaded_->Memfile()->ReadAt(of_layer->offset, absl::MakeSpan(&byte, 1), {}));
     }
     network->Node("10.0.0.1:1").Kill();
   }
@@ -140,7 +143,7 @@ class LaterSourcesTest : public TemplateCacheTest {
 
 TEST_F(LaterSourcesTest, OfTheSameBuildReachALayerThatIsOpen) {
   ASSERT_OK(cache_->GetTemplate(first_.id, later_, {}));
-  ExpectShows(*loaded_, first_);
+  EXPECT_TRUE(*ReadWhole(*loaded_->Memfile()) == first_.memfile) << "no layer is opened for this";
 }
 
 TEST_F(LaterSourcesTest, OfAnotherBuildReachALayerThatIsOpen) {
@@ -416,6 +419,24 @@ TEST_F(TemplateCacheTest, ATemplateIsReadToTheEndThoughEvicted) {
   EXPECT_EQ(cache_->GetCachedTemplate(build.id), nullptr);
 }
 
+TEST_F(TemplateCacheTest, NoTimeEndsATemplateThatIsHeld) {
+  const TestBuild base = MakeTestBuild({.seed = 1});
+  const TestBuild top = MakeTestBuild({.seed = 2, .parent = &base});
+  Seed(base);
+  Seed(top);
+  const auto loaded = cache_->GetTemplate(top.id, {}, {});
+  ASSERT_OK(loaded);
+  char byte = 0;
+  ASSERT_OK((*loaded)->Rootfs().ReadAt(0, absl::MakeSpan(&byte, 1), {}));
+  clock_.Advance(absl::Hours(25));
+  EXPECT_EQ(cache_->GetCachedTemplate(top.id), *loaded);
+  ExpectShows(**loaded, top);
+  for (const BuildId& id : {top.id, base.id}) cache_->Evict(id);
+  cache_->BuildStore().MakeRoom(UINT64_MAX);
+  clock_.Advance(absl::Hours(25));
+  ExpectShows(**loaded, top);
+}
+
 TEST_F(TemplateCacheTest, ATemplateMayOutliveTheCache) {
   const TestBuild build = MakeTestBuild({});
   Seed(build);
@@ -426,20 +447,59 @@ TEST_F(TemplateCacheTest, ATemplateMayOutliveTheCache) {
   EXPECT_EQ(CodeOf(ReadWhole(*loaded->Memfile())), absl::StatusCode::kUnavailable);
 }
 
-TEST_F(TemplateCacheTest, TheLongestUnusedTemplateGoesFirst) {
-  options_.max_templates = 2;
-  OpenCache();
-  std::vector<TestBuild> builds;
-  for (uint32_t seed = 1; seed <= 3; ++seed) {
-    builds.push_back(MakeTestBuild({.memfile_bytes = 0, .rootfs_bytes = 4096, .seed = seed}));
-    Seed(builds.back());
+// A cache of two templates, and three builds.
+class FewTemplatesTest : public TemplateCacheTest {
+ protected:
+  FewTemplatesTest() {
+    options_.max_templates = 2;
+    OpenCache();
+    for (uint32_t seed = 1; seed <= 3; ++seed) {
+      builds_.push_back(MakeTestBuild({.memfile_bytes = 0, .rootfs_bytes = 4096, .seed = seed}));
+      Seed(builds_.back());
+    }
   }
-  ASSERT_OK(cache_->GetTemplate(builds[0].id, {}, {}));
-  ASSERT_OK(cache_->GetTemplate(builds[1].id, {}, {}));
-  cache_->GetCachedTemplate(builds[0].id);
-  ASSERT_OK(cache_->GetTemplate(builds[2].id, {}, {}));
-  EXPECT_NE(cache_->GetCachedTemplate(builds[0].id), nullptr);
-  EXPECT_EQ(cache_->GetCachedTemplate(builds[1].id), nullptr);
+  std::shared_ptr<Template> Use(size_t i) {
+    auto loaded = cache_->GetTemplate(builds_[i].id, {}, {});
+    EXPECT_OK(loaded);
+    return *std::move(loaded);
+  }
+  // The load that made it holds it a moment longer than the call that waited for it.
+  void UseAndLeave(size_t i) {
+    Use(i);
+    while (cache_->GetCachedTemplate(builds_[i].id).use_count() > 2) std::this_thread::yield();
+  }
+  bool Here(size_t i) { return cache_->GetCachedTemplate(builds_[i].id) != nullptr; }
+
+  std::vector<TestBuild> builds_;
+};
+
+TEST_F(FewTemplatesTest, TheLongestUnusedGoesFirst) {
+  UseAndLeave(0);
+  UseAndLeave(1);
+  UseAndLeave(0);
+  UseAndLeave(2);
+  EXPECT_TRUE(Here(0));
+  EXPECT_FALSE(Here(1));
+}
+
+TEST_F(FewTemplatesTest, ToLookIsNotToUse) {
+  UseAndLeave(0);
+  UseAndLeave(1);
+  EXPECT_TRUE(Here(0));
+  UseAndLeave(2);
+  EXPECT_FALSE(Here(0));
+  EXPECT_TRUE(Here(1));
+}
+
+TEST_F(FewTemplatesTest, WhatIsHeldStays) {
+  const auto first = Use(0);
+  UseAndLeave(1);
+  const auto third = Use(2);
+  EXPECT_TRUE(Here(0)) << "though the longest unused";
+  EXPECT_FALSE(Here(1));
+  EXPECT_EQ(Use(0), first) << "no second copy";
+  const auto second = Use(1);
+  EXPECT_EQ(cache_->LoadedBuilds().size(), 3u);
 }
 
 TEST_F(TemplateCacheTest, ACorruptCopyIsReadFromTheBaseOnceItIsThere) {
@@ -845,7 +905,7 @@ TEST_F(TemplateCacheTest, AnAncestorIsRelayedAfterARestartThoughNoTemplateIsLoad
   Open();
   ASSERT_THAT(cache_->LoadedBuilds(), IsEmpty());
   const BuildFileId layer{base.id, FileKind::kMemfile};
-  EXPECT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotYet);
+  ASSERT_EQ(cache_->Resolve(layer, false, true)->head.availability, Availability::kNotYet);
   while (cache_->BuildStore().Lookup(layer) == nullptr) std::this_thread::yield();
   const auto served = cache_->Resolve(layer, false, true);
   ASSERT_OK(served);

@@ -46,8 +46,9 @@ class TemplateCache {
     // ends the process, the disk space comes back.
     std::string cache_folder;
     uint64_t cache_capacity_bytes =
-        UINT64_MAX;              // Of disk, over chunk caches and all of builds paused here.
-    size_t max_templates = 256;  // Loaded ones; beyond it the longest unused is dropped.
+        UINT64_MAX;  // Of disk, over chunk caches and all of builds paused here.
+    // Loaded ones; beyond it those that nobody holds are dropped, the longest unused first.
+    size_t max_templates = 256;
     uint64_t max_header_bytes = kMaxHeaderFileBytes;
     uint64_t max_snapfile_bytes = kMaxSnapfileBytes;
     uint64_t max_metadata_bytes = kMaxMetadataBytes;
@@ -82,7 +83,7 @@ class TemplateCache {
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
-  // A pin of what is loaded, or null. Never blocks on I/O.
+  // A pin of what is loaded, or null; not a use. Never blocks on I/O.
   std::shared_ptr<Template> GetCachedTemplate(const BuildId& id);
 
   // Makes a build that was just paused here (BuildRegistry::Add) readable as a template at once.
