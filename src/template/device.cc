@@ -2,7 +2,6 @@
 #include <cstring>
 #include <utility>
 
-#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/template/template.h"
 #include "template/access_trace.h"
@@ -11,21 +10,15 @@ namespace peerchunk {
 
 namespace {
 
-// Reads a whole segment. A diff that ends within a page is mapped up to the page's end, as zeros.
+// Reads a whole segment, none of which lies beyond the end of the device.
 absl::Status ReadFile(BuildFile& file, const Segment& segment, absl::Span<char> out,
                       const ReadOptions& options) {
-  const uint64_t end = segment.storage_offset + segment.length;
-  if (end > RoundUp(file.size(), kPageBytes)) {
+  if (segment.storage_offset + segment.length > file.size()) {
     return absl::DataLossError(absl::StrCat(
         "read ", file.id().ObjectPath(), " [", segment.storage_offset, ", +", segment.length,
         "): the file has ", file.size(), " bytes, fewer than the header maps"));
   }
-  size_t got = 0;
-  if (segment.storage_offset < file.size()) {
-    PEERCHUNK_ASSIGN_OR_RETURN(got, file.ReadAt(segment.storage_offset, out, options));
-  }
-  std::memset(out.data() + got, 0, out.size() - got);
-  return absl::OkStatus();
+  return file.ReadAt(segment.storage_offset, out, options).status();
 }
 
 }  // namespace

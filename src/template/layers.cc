@@ -151,16 +151,16 @@ absl::StatusOr<std::shared_ptr<BuildFile>> Layers::OpenForeign(const BuildFileId
   ReadOptions options;
   options.deadline = options_->clock->Now() + options_->load_timeout;
   options.cancellation = stop_;
-  // A source whose file ends before what the header maps, but for the rest of a page, is no source.
+  // A source whose file ends before what the header maps is no source.
   const uint64_t required = sources.RequiredBytes(layer);
-  if (required > 0) options.least_size = RoundUp(required, kPageBytes) - kPageBytes + 1;
+  options.least_size = required;
   absl::StatusOr<uint64_t> size = upstream->Size(options);
   if (absl::IsDeadlineExceeded(size.status()) || absl::IsCancelled(size.status())) {
     // Not the limits of those who wait for this.
     size = absl::UnavailableError(size.status().message());
   }
   if (!size.ok()) return Annotate(size.status(), absl::StrCat("open ", path));
-  if (RoundUp(*size, kPageBytes) < required) {
+  if (*size < required) {
     return absl::DataLossError(absl::StrCat("open ", path, ": its size is given as ", *size,
                                             " bytes, but the header maps ", required));
   }

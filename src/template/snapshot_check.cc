@@ -8,7 +8,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "peerchunk/header/header.h"
 
@@ -34,8 +33,7 @@ absl::Status CheckHeader(const BuildId& id, const SnapshotFiles& files, const Fi
   }
   for (const Layer& layer : header->Layers()) {
     layers.insert(layer.build_id);
-    // A device that ends within a page is mapped up to the page's end.
-    if (layer.build_id == id && layer.required_size > RoundUp(diff_size, kPageBytes)) {
+    if (layer.build_id == id && layer.required_size > diff_size) {
       return absl::InvalidArgumentError(absl::StrCat(
           Named(files, kind), ": maps ", layer.required_size, " bytes of this build, but ",
           Named(files, diff), " has ", diff_size,

@@ -245,6 +245,12 @@ TEST_F(BadSnapshotTest, DiffShorterThanItsHeaderMaps) {
                      "bytes of this build, but memfile");
 }
 
+TEST_F(BadSnapshotTest, DiffCutShortWithinAPage) {
+  const std::string& diff = build_.files.at(FileKind::kMemfile);
+  ExpectRefusedBytes(FileKind::kMemfile, diff.substr(0, diff.size() - 1),
+                     "bytes of this build, but memfile");
+}
+
 TEST_F(BadSnapshotTest, MetadataThatIsNoJson) {
   ExpectRefusedBytes(FileKind::kMetadata, "{\"version\":2", "not a JSON object");
 }

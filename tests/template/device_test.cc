@@ -105,6 +105,10 @@ TEST_F(DeviceTest, ADiffShorterThanTheHeaderMapsIsDataLoss) {
   files_[base_.id] = std::make_shared<FakeBuildFile>(BuildFileId{base_.id, FileKind::kMemfile},
                                                      bytes.substr(0, bytes.size() - kPageBytes));
   EXPECT_EQ(CodeOf(Read(*Make(base_), 0, base_.memfile.size())), absl::StatusCode::kDataLoss);
+  files_[base_.id] = std::make_shared<FakeBuildFile>(BuildFileId{base_.id, FileKind::kMemfile},
+                                                     bytes.substr(0, bytes.size() - 1));
+  EXPECT_EQ(CodeOf(Read(*Make(base_), 0, base_.memfile.size())), absl::StatusCode::kDataLoss)
+      << "not zeros in place of what was cut off";
   files_[base_.id] = std::make_shared<FakeBuildFile>(BuildFileId{base_.id, FileKind::kMemfile}, "");
   EXPECT_EQ(CodeOf(Read(*Make(base_), 0, base_.memfile.size())), absl::StatusCode::kDataLoss)
       << "not OutOfRange, which would be the reader's fault";
@@ -116,12 +120,12 @@ TEST_F(DeviceTest, ADeviceThatEndsWithinAPageReadsToItsEnd) {
   metadata.size = kPageBytes + 100;
   metadata.build_id = metadata.base_build_id = base_.id;
   files_[base_.id] = std::make_shared<FakeBuildFile>(BuildFileId{base_.id, FileKind::kMemfile},
-                                                     std::string(kPageBytes + 60, 'b'));
+                                                     std::string(kPageBytes + 100, 'b'));
   Device device(FileKind::kMemfile,
                 std::make_shared<const Header>(*Header::CreateIdentity(metadata)),
                 [this](const BuildFileId& layer, const ReadOptions&) { return Open(layer); });
-  EXPECT_EQ(*Read(device, 0, 10'000), std::string(kPageBytes + 60, 'b') + std::string(40, '\0'));
-  EXPECT_EQ(*Read(device, kPageBytes + 80, 10), std::string(10, '\0'));
+  EXPECT_EQ(*Read(device, 0, 10'000), std::string(kPageBytes + 100, 'b'));
+  EXPECT_EQ(*Read(device, kPageBytes + 80, 100), std::string(20, 'b'));
 }
 
 TEST_F(DeviceTest, ALayerThatLostBytesIsReplacedByAnotherCopy) {

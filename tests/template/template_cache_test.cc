@@ -84,7 +84,7 @@ TEST_F(TemplateCacheTest, APeerWithLessOfALayerThanTheHeaderMapsIsLeftForTheBase
   Seed(build);
   const auto network = ConnectPeers();
   for (const auto& [kind, bytes] : build.files) {
-    const uint64_t missing = IsSeekable(kind) ? kPageBytes : 0;
+    const uint64_t missing = IsSeekable(kind) ? 1 : 0;
     network->Node("10.0.0.1:1").PutFile({build.id, kind}, bytes.substr(0, bytes.size() - missing));
   }
   const auto loaded = cache_->GetTemplate(build.id, {.default_addresses = {"10.0.0.1:1"}}, {});
@@ -396,8 +396,12 @@ TEST_F(BadTemplateTest, ABlobOverTheLimitIsRefusedInBoundedMemory) {
             absl::StatusCode::kResourceExhausted);
 }
 TEST_F(BadTemplateTest, ADiffThatCannotHoldWhatTheHeaderMapsIsDataLoss) {
+  const std::string& diff = build_.files.at(FileKind::kRootfs);
   ASSERT_OK(LoadWith(FileKind::kRootfs, "short"));
   const auto loaded = cache_->GetCachedTemplate(build_.id);
+  EXPECT_EQ(CodeOf(ReadWhole(loaded->Rootfs())), absl::StatusCode::kDataLoss);
+  memory_.Seed(BuildFileId{build_.id, FileKind::kRootfs}.ObjectPath(),
+               diff.substr(0, diff.size() - 1));
   EXPECT_EQ(CodeOf(ReadWhole(loaded->Rootfs())), absl::StatusCode::kDataLoss);
   Seed(build_);
   ExpectShows(*loaded, build_);
