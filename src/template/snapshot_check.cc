@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "peerchunk/base/status.h"
-#include "peerchunk/header/header.h"
 
 namespace peerchunk {
 namespace {
@@ -31,6 +30,16 @@ absl::Status CheckHeader(const BuildId& id, const SnapshotFiles& files, const Fi
         absl::StrCat(Named(files, kind), ": ", header.status().message(),
                      "; hand over the header that was written for this build"));
   }
+  // It would be uploaded as it is, and no reader takes such a header from storage.
+  if (header->incomplete()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Named(files, kind),
+                     ": is marked incomplete, its build's upload pending; hand "
+                     "over the complete one, with the record of this build's diff"));
+  }
+  if (const absl::Status plain = CheckUncompressed(*header); !plain.ok()) {
+    return Annotate(plain, Named(files, kind));
+  }
   for (const Layer& layer : header->Layers()) {
     layers.insert(layer.build_id);
     if (layer.build_id == id && layer.required_size > diff_size) {
@@ -48,6 +57,18 @@ absl::Status CheckHeader(const BuildId& id, const SnapshotFiles& files, const Fi
 uint64_t MaxBlobBytes(FileKind blob) {
   if (IsHeader(blob)) return kMaxHeaderFileBytes;
   return blob == FileKind::kSnapfile ? kMaxSnapfileBytes : kMaxMetadataBytes;
+}
+
+absl::Status CheckUncompressed(const Header& header) {
+  for (const Layer& layer : header.Layers()) {
+    const BuildRecord* record = header.FindBuild(layer.build_id);
+    if (record == nullptr || record->compression == Compression::kNone) continue;
+    return absl::UnimplementedError(
+        absl::StrCat("the diff of build ", layer.build_id.ToString(), " is stored compressed (",
+                     record->compression == Compression::kZstd ? "zstd" : "lz4",
+                     "), which cannot be read here"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckSnapshotPaths(const SnapshotFiles& files) {

@@ -9,12 +9,16 @@
 #include <absl/status/statusor.h>
 
 #include "peerchunk/base/file.h"
+#include "peerchunk/header/header.h"
 #include "peerchunk/template/build_registry.h"
 
 namespace peerchunk {
 
 // The largest blob of this kind that a pause accepts and a load reads: the same on both sides.
 uint64_t MaxBlobBytes(FileKind blob);
+
+// Unimplemented when the header maps a diff that lies in the base compressed, under another name.
+absl::Status CheckUncompressed(const Header& header);
 
 // InvalidArgument: the set of files is not that of a full or of a filesystem-only snapshot, or a
 // path is not that of an absolute, readable, regular file within the limits.
@@ -24,9 +28,10 @@ absl::Status CheckSnapshotPaths(const SnapshotFiles& files);
 // "filesystem_only": true if and only if the snapshot has no memory part.
 absl::Status CheckMetadata(std::string_view bytes, const BuildId& id, bool has_memory);
 
-// Checks that the files now in `folder` belong together: each header decodes, is this build's, and
-// maps no more of this build than its diff has. Returns the other builds that the headers map,
-// ascending. Errors name the files by the paths in `files`.
+// Checks that the files now in `folder` belong together: each header decodes, is this build's and
+// complete, maps no compressed diff (Unimplemented), and no more of this build than its diff has.
+// Returns the other builds that the headers map, ascending. Errors name the files by the paths in
+// `files`.
 absl::StatusOr<std::vector<BuildId>> CheckSnapshot(const BuildId& id, const SnapshotFiles& files,
                                                    const File& folder,
                                                    const std::map<FileKind, FileRecord>& records);

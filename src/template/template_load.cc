@@ -173,9 +173,9 @@ absl::StatusOr<std::unique_ptr<Device>> TemplateLoad::MakeDevice(FileKind diff,
   options.expected_build = id_;
   options.max_bytes = options_->max_header_bytes;
   absl::StatusOr<Header> header = Header::Decode(bytes, options);
-  if (!header.ok()) {
-    return Annotate(header.status(),
-                    absl::StrCat("load ", BuildFileId{id_, HeaderOf(diff)}.ObjectPath()));
+  const absl::Status usable = header.ok() ? CheckUncompressed(*header) : header.status();
+  if (!usable.ok()) {
+    return Annotate(usable, absl::StrCat("load ", BuildFileId{id_, HeaderOf(diff)}.ObjectPath()));
   }
   sources_->SetMapped(diff, *header);
   std::shared_ptr<AccessTrace> trace;

@@ -75,6 +75,16 @@ SnapshotFiles TestBuild::WriteTo(const TempDir& folder, std::string_view name) c
   return paths;
 }
 
+std::string TestBuild::HeaderWithCompression(FileKind diff) const {
+  const Header plain = *Header::Decode(files.at(HeaderOf(diff)));
+  const uint64_t size = files.at(diff).size();
+  const Frame whole{.size_uncompressed = static_cast<uint32_t>(size), .size_compressed = 100};
+  return plain.WithVersion(4)
+      ->WithOwnBuild(
+          {.build_id = id, .file_size = size, .compression = Compression::kZstd, .frames = {whole}})
+      ->Encode();
+}
+
 TestBuild MakeTestBuild(const TestBuildSpec& spec) {
   Random random(spec.seed);
   std::array<uint8_t, BuildId::kBytes> id{};

@@ -22,6 +22,8 @@ struct TestBuild {
   const std::string& Device(FileKind diff) const {
     return diff == FileKind::kMemfile ? memfile : rootfs;
   }
+  // The header of `diff` as V4, with a record that says that this build's own is stored as zstd.
+  std::string HeaderWithCompression(FileKind diff) const;
   // Writes the files below `folder`/`name`/ and returns their paths, as Pause takes them.
   SnapshotFiles WriteTo(const TempDir& folder, std::string_view name) const;
 };

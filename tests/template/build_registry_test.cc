@@ -251,6 +251,24 @@ TEST_F(BadSnapshotTest, DiffCutShortWithinAPage) {
                      "bytes of this build, but memfile");
 }
 
+TEST_F(BadSnapshotTest, HeaderMarkedIncomplete) {
+  const Header plain = *Header::Decode(build_.files.at(FileKind::kRootfsHeader));
+  HeaderMetadata metadata = plain.metadata();
+  metadata.version = 4;
+  const std::vector<Mapping> mappings(plain.mappings().begin(), plain.mappings().end());
+  const auto header = Header::Create(metadata, mappings, {.incomplete = true});
+  ASSERT_OK(header);
+  ExpectRefusedBytes(FileKind::kRootfsHeader, header->Encode(), "marked incomplete");
+}
+
+TEST_F(BuildRegistryTest, AHeaderThatMapsACompressedDiffIsUnimplemented) {
+  TestBuild build = Make();
+  build.files[FileKind::kRootfsHeader] = build.HeaderWithCompression(FileKind::kRootfs);
+  const auto added = Add(build);
+  EXPECT_EQ(CodeOf(added), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(added.status().message()), HasSubstr("compressed (zstd)"));
+}
+
 TEST_F(BadSnapshotTest, MetadataThatIsNoJson) {
   ExpectRefusedBytes(FileKind::kMetadata, "{\"version\":2", "not a JSON object");
 }

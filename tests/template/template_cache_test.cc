@@ -378,6 +378,12 @@ TEST_F(BadTemplateTest, AnotherBuildsHeaderIsDataLoss) {
                 .code(),
             absl::StatusCode::kDataLoss);
 }
+TEST_F(BadTemplateTest, ACompressedDiffIsUnimplemented) {
+  const absl::Status status =
+      LoadWith(FileKind::kMemfileHeader, build_.HeaderWithCompression(FileKind::kMemfile));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("compressed (zstd)"));
+}
 TEST_F(BadTemplateTest, AnotherBuildsMetadataIsDataLoss) {
   EXPECT_EQ(LoadWith(FileKind::kMetadata, MakeTestBuild({.seed = 8}).files.at(FileKind::kMetadata))
                 .code(),

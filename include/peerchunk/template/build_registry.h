@@ -105,7 +105,8 @@ class BuildRegistry {
 
   // Takes over a snapshot's files: shares them in, checks them against their headers, records their
   // checksums. When it returns the build is LOCAL and survives SIGKILL; with `sync` also a power
-  // cut. InvalidArgument: files that are missing or disagree (what and which); AlreadyExists: this
+  // cut. InvalidArgument: files that are missing or disagree (what and which), or a header that is
+  // marked incomplete; Unimplemented: a header that maps a compressed diff; AlreadyExists: this
   // build is recorded here; ResourceExhausted: no space. After an error nothing is left behind.
   // `sources_of`, where given, says where the build's ancestors were read from, for the record.
   absl::StatusOr<std::shared_ptr<const RecordedBuild>> Add(

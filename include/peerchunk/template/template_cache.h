@@ -79,7 +79,7 @@ class TemplateCache {
   // load belongs to no caller. Sources named later, for this build or another one that maps the
   // same layer, are added to those that are known, also for layers that are open. The first call
   // for a loaded build begins to fetch its working set in the background: as this node saw it, else
-  // as its metadata has it.
+  // as its metadata has it. Unimplemented: a header maps a diff that is stored compressed.
   absl::StatusOr<std::shared_ptr<Template>> GetTemplate(const BuildId& id,
                                                         const BuildSources& sources,
                                                         const ReadOptions& options);
