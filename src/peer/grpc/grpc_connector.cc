@@ -9,7 +9,6 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
-#include "base/grpc_status.h"
 #include "peer/grpc/grpc_peer_stream.h"
 #include "peer/grpc/read_stream.h"
 #include "peer/wire/wire.h"

@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "base/grpc_status.h"
 #include "peer/wire/wire.h"
 #include "peerchunk/base/status.h"
 
@@ -23,11 +22,11 @@ std::chrono::system_clock::time_point ToSystemTime(Clock& clock, absl::Time dead
 }
 
 absl::Status CallStatus(const grpc::Status& status, const grpc::ClientContext& context) {
-  absl::Status result = ToAbslStatus(status);
+  absl::Status result = StatusFromCode(status.error_code(), status.error_message());
   if (result.code() != absl::StatusCode::kResourceExhausted) return result;
   // gRPC 1.51 offers nothing but the text to tell its own refusal from the peer's.
   if (status.error_message().find("larger than max") != std::string::npos) {
-    return MessageTooLarge(status.error_message());
+    return MessageTooLarge(PeerText(status.error_message()));
   }
   const auto& trailers = context.GetServerTrailingMetadata();
   const auto hint = trailers.find(kRetryAfterKey);

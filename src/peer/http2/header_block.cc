@@ -170,7 +170,7 @@ absl::Status CallEnd(const HeaderList& headers, const HeaderList& trailers) {
       return absl::InternalError("the peer ended the call without a status");
     }
     return absl::Status(FromHttpStatus(*http),
-                        absl::StrCat("the peer answered with HTTP status ", *http));
+                        absl::StrCat("the peer answered with HTTP status ", PeerText(*http)));
   }
   int code = -1;
   const char* const end = code_text->data() + code_text->size();

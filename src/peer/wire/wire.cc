@@ -123,11 +123,20 @@ std::string EncodeGetBuildFileInfo(const PeerRequest& request) {
   return wire.SerializeAsString();
 }
 
+std::string PeerText(std::string_view text) {
+  constexpr size_t kMostBytes = 1024;
+  std::string fit(text.substr(0, kMostBytes));
+  for (char& c : fit) {
+    if (c < ' ' || c > '~' || c == '"' || c == '\\') c = '?';
+  }
+  return fit;
+}
+
 absl::Status StatusFromCode(int code, std::string_view message) {
   if (code == 0) return absl::OkStatus();
   const bool known = code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
   return absl::Status(known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
-                      AbslView(message));
+                      PeerText(message));
 }
 
 absl::Status WithRetryAfterText(absl::Status status, std::string_view milliseconds) {

@@ -35,12 +35,15 @@ absl::StatusOr<BuildStatus> DecodeStatus(const std::string& bytes);
 std::string EncodeGetBuildFile(const PeerRequest& request);
 std::string EncodeGetBuildFileInfo(const PeerRequest& request);
 
-// A google.rpc.Code from a peer; a number that is none becomes Unknown.
+// `text` from a peer as it may stand in an error and, between double quotes, in a line of the log:
+// at most 1 KiB, and '?' for whatever is not printable ASCII or could end the quotes.
+std::string PeerText(std::string_view text);
+// A google.rpc.Code from a peer, whose `message` becomes PeerText; a number that is none becomes
+// Unknown.
 absl::Status StatusFromCode(int code, std::string_view message);
 // `status` with the hint that `milliseconds`, a decimal number, gives; as it is when it is none.
 absl::Status WithRetryAfterText(absl::Status status, std::string_view milliseconds);
-// What a call that ended with `status` on behalf of a read says: gRPC reports a message over the
-// receive limit as RESOURCE_EXHAUSTED; it is the peer's mistake, DataLoss.
+// A message over kMaxMessageBytes is the peer's mistake: DataLoss. `what` says which limit.
 absl::Status MessageTooLarge(std::string_view what);
 
 // Why an address beyond loopback is not dialled without TLS, and what to do.

@@ -358,6 +358,13 @@ TEST_P(ReadStreamTest, AnswersToReadsThatNobodyAskedForAreDropped) {
   EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
 }
 
+TEST_P(ReadStreamTest, WhatThePeerSaysForgesNoLineOfTheLog) {
+  Start([](Stream&) {
+    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "no\nevent=\"forged\"");
+  });
+  EXPECT_EQ(Finish(*Ask(0), 0), absl::FailedPreconditionError("no?event=?forged?"));
+}
+
 TEST_P(ReadStreamTest, ManyReadersComeAndGo) {
   Start(Serve);
   std::vector<std::thread> readers;
