@@ -46,7 +46,9 @@ class InputSocket final : public Socket {
 
 class CountingSink final : public CallSink {
  public:
-  void OnMessage(MessageBytes, Waiters& ready) override { ready.push_back(waiter); }
+  void OnMessage(const std::shared_ptr<Connection::Call>&, MessageBytes, Waiters& ready) override {
+    ready.push_back(waiter);
+  }
   void OnEnd(const absl::Status&, bool, Waiters& ready) override {
     if (ended) __builtin_trap();
     ended = true;

@@ -63,7 +63,7 @@ std::shared_ptr<Connection::Call> Connection::Start(const Request& request,
     if (failed_) {
       refused = *failed_;
     } else if (leaving_) {
-      refused = absl::UnavailableError("the peer is closing the connection");
+      refused = *leaving_;
     } else {
       if (!request.more_follow) QueueLocked(*call, request.message);
       if (calls_.size() < peer_max_calls_) {
@@ -86,7 +86,9 @@ std::shared_ptr<Connection::Call> Connection::Start(const Request& request,
 void Connection::StartLocked(const std::shared_ptr<Call>& call) {
   call->id = next_id_;
   next_id_ += 2;
-  if (next_id_ > kMaxStreamId) leaving_ = true;
+  if (next_id_ > kMaxStreamId) {
+    leaving_ = absl::UnavailableError("the connection has had as many calls as it can have");
+  }
   call->send_window = peer_call_window_;
   calls_.emplace(call->id, call);
   AppendFrameHeader(out_, FrameType::kHeaders, kEndHeaders, call->id, call->head.size());
@@ -190,6 +192,11 @@ void Connection::CloseLocked(Call& call) {
     AppendRstStream(out_, call.id, ErrorCode::kCancel);
   }
   calls_.erase(call.id);
+  StartWaitingLocked();
+}
+
+// Those that wait for the peer to take more calls at once.
+void Connection::StartWaitingLocked() {
   while (!unstarted_.empty() && !leaving_ && calls_.size() < peer_max_calls_) {
     const std::shared_ptr<Call> next = unstarted_.front();
     unstarted_.erase(unstarted_.begin());
@@ -197,8 +204,10 @@ void Connection::CloseLocked(Call& call) {
   }
 }
 
+bool Connection::MayWriteLocked() const { return can_write_ && !writing_ && !blocked_ && !failed_; }
+
 bool Connection::MayFlushLocked() const {
-  if (!can_write_ || writing_ || blocked_ || failed_) return false;
+  if (!MayWriteLocked()) return false;
   return !out_.empty() || (!gathering_.empty() &&
                            (gather_at_ == absl::InfinitePast() || clock_.Now() >= gather_at_));
 }
@@ -217,7 +226,7 @@ void Connection::Flush() {
     {
       MutexLock lock(mutex_);
       if (MayFlushLocked()) GatherLocked();
-      if (!can_write_ || writing_ || blocked_ || failed_) return;
+      if (!MayWriteLocked()) return;
       if (out_.empty()) {
         if (gathering_.empty() || gather_at_ >= driver_sleeps_until_) return;
         driver_sleeps_until_ = gather_at_;
@@ -391,8 +400,7 @@ bool Connection::WaitForSocket(absl::Time until, short events) {
     MutexLock lock(mutex_);
     // Where nothing can be sent, what changes that wakes the driver: the dial's end, the socket's
     // taking more, or who is writing when done.
-    const bool may_send = can_write_ && !blocked_ && !writing_;
-    if (may_send && !gathering_.empty()) until = std::min(until, gather_at_);
+    if (MayWriteLocked() && !gathering_.empty()) until = std::min(until, gather_at_);
     driver_sleeps_until_ = until;
   }
   timespec limit{};
@@ -472,7 +480,7 @@ absl::Status Connection::Receive(absl::Time until, Waiters& ready) {
   MutexLock lock(mutex_);
   // The peer waits for this end to close.
   if (!leaving_ || !calls_.empty() || !unstarted_.empty()) return absl::OkStatus();
-  return absl::UnavailableError("the peer has closed the connection");
+  return *leaving_;
 }
 
 // Asks again and again: an answer that comes soon is taken without the cost of falling asleep. Lets

@@ -39,27 +39,7 @@ class Waiter {
 
 using Waiters = std::vector<std::shared_ptr<Waiter>>;
 
-// Who takes what comes of one call. Called on the thread that drives the connection, with none of
-// its locks held, one call at a time; adds to `ready` whom it concerns.
-class CallSink {
- public:
-  virtual ~CallSink() = default;
-  virtual void OnMessage(MessageBytes message, Waiters& ready) = 0;
-  // Of a call begun with `head_bytes`; see MessageAssembler::PlaceTail. Takes no lock.
-  virtual absl::Span<char> PlaceTail(std::string_view /*head*/, size_t /*message_bytes*/) {
-    return {};
-  }
-  // The last of it. `unanswered`: nothing came back and nothing will, because the connection
-  // went or is about to; the call may be made again over another one.
-  virtual void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) = 0;
-  struct Gathered {
-    std::string message;                            // Empty: nothing now.
-    absl::Time ask_again = absl::InfiniteFuture();  // Then there is more.
-  };
-  // What more there is to send, as one message. Called under the connection's lock, after
-  // SendGathered.
-  virtual Gathered Gather(absl::Time /*now*/) { return {}; }
-};
+class CallSink;
 
 // One connection to a gRPC server, and the calls on it. It has no thread: of those who wait for
 // their calls, one drives the connection and hands the others what is theirs; when it has its own,
@@ -69,7 +49,8 @@ class CallSink {
 // in, which may be where the call's owner wants it.
 //
 // A peer can make it fail, but not use more memory than the windows of its calls, and not wait
-// past a deadline. Thread-safe; kept alive by its calls' owners.
+// past a deadline; what was said to be taken is bounded by who took it. Thread-safe; kept alive by
+// its calls' owners.
 class Connection final : public std::enable_shared_from_this<Connection> {
  public:
   // A call under way.
@@ -141,7 +122,9 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void QueueLocked(Call& call, std::string_view message) PEERCHUNK_REQUIRES(mutex_);
   void PumpLocked(Call& call) PEERCHUNK_REQUIRES(mutex_);
   void CloseLocked(Call& call) PEERCHUNK_REQUIRES(mutex_);
+  void StartWaitingLocked() PEERCHUNK_REQUIRES(mutex_);
   void GatherLocked() PEERCHUNK_REQUIRES(mutex_);
+  bool MayWriteLocked() const PEERCHUNK_REQUIRES(mutex_);
   bool MayFlushLocked() const PEERCHUNK_REQUIRES(mutex_);
   void Flush() PEERCHUNK_EXCLUDES(mutex_);
   void FlushUnlessDriven() PEERCHUNK_EXCLUDES(mutex_);
@@ -219,12 +202,38 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::vector<std::shared_ptr<Call>> unstarted_ PEERCHUNK_GUARDED_BY(mutex_);
   uint32_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
   bool settings_seen_ PEERCHUNK_GUARDED_BY(mutex_) = false;
-  bool leaving_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // No new calls.
+  std::optional<absl::Status> leaving_ PEERCHUNK_GUARDED_BY(mutex_);  // Why no call may be begun.
   std::optional<absl::Status> failed_ PEERCHUNK_GUARDED_BY(mutex_);
   int64_t send_window_ PEERCHUNK_GUARDED_BY(mutex_) = kDefaultWindow;
   int64_t peer_call_window_ PEERCHUNK_GUARDED_BY(mutex_) = kDefaultWindow;
   uint32_t peer_frame_bytes_ PEERCHUNK_GUARDED_BY(mutex_) = kDefaultFrameBytes;
   uint32_t peer_max_calls_ PEERCHUNK_GUARDED_BY(mutex_) = UINT32_MAX;
+};
+
+// Who takes what comes of one call. Called with none of the connection's locks held, but for
+// Gather, one call at a time, and by the thread that drives the connection, but for Gather and for
+// the end of a call that could not be begun; adds to `ready` whom it concerns.
+class CallSink {
+ public:
+  virtual ~CallSink() = default;
+  // Also before Start has returned `call`.
+  virtual void OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
+                         Waiters& ready) = 0;
+  // Of a call begun with `head_bytes`; see MessageAssembler::PlaceTail. Takes no lock.
+  virtual absl::Span<char> PlaceTail(std::string_view /*head*/, size_t /*message_bytes*/) {
+    return {};
+  }
+  // The last of it. `unanswered`: nothing came back and nothing will, because the connection
+  // went or is about to; the call may be made again over another one. A call that could not be
+  // begun ends on the thread of Start, before that returns.
+  virtual void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) = 0;
+  struct Gathered {
+    std::string message;                            // Empty: nothing now.
+    absl::Time ask_again = absl::InfiniteFuture();  // Then there is more.
+  };
+  // What more there is to send, as one message. Called under the connection's lock, after
+  // SendGathered, by whoever sends.
+  virtual Gathered Gather(absl::Time /*now*/) { return {}; }
 };
 
 }  // namespace peerchunk::http2

@@ -5,6 +5,7 @@
 
 #include "peer/http2/connection.h"
 #include "peer/http2/connection_call.h"
+#include "peer/wire/wire.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
@@ -31,6 +32,16 @@ absl::Status FromReset(uint32_t code) {
     default:
       return absl::InternalError(absl::StrCat("the peer reset the call, HTTP/2 error ", code));
   }
+}
+
+// A peer that drains and one that will have no more of this client both go.
+absl::Status Farewell(uint32_t code, std::string_view debug) {
+  std::string text = "the peer is closing the connection";
+  if (code != static_cast<uint32_t>(ErrorCode::kNoError)) {
+    absl::StrAppend(&text, ", HTTP/2 error ", code);
+  }
+  if (!debug.empty()) absl::StrAppend(&text, ": ", PeerText(debug));
+  return absl::UnavailableError(text);
 }
 
 }  // namespace
@@ -137,7 +148,7 @@ absl::Status Connection::TakeData(size_t bytes, Waiters& ready) {
   }
   if (!message->has_value()) return absl::OkStatus();
   bulk_ = call->assembler.message_bytes() >= kLongMessageBytes;
-  call->sink->OnMessage(**std::move(message), ready);
+  call->sink->OnMessage(call, **std::move(message), ready);
   return absl::OkStatus();
 }
 
@@ -204,18 +215,23 @@ absl::Status Connection::OnHeaderBlock(Waiters& ready) {
   if (call == nullptr) return absl::OkStatus();
   if (frame.ends_stream) {
     PeerHasEnded(*call);
-    if (!call->assembler.idle()) {
-      End(call, absl::DataLossError("the peer ended the call inside a message"),
-          /*unanswered=*/false, ready);
-    } else {
-      End(call, CallEnd(call->headers.value_or(HeaderList()), fields), /*unanswered=*/false, ready);
+    absl::Status end = CallEnd(call->headers.value_or(HeaderList()), fields);
+    // A server that gives a call up does so wherever it is.
+    if (end.ok() && !call->assembler.idle()) {
+      end = absl::DataLossError("the peer ended the call inside a message");
     }
+    End(call, end, /*unanswered=*/false, ready);
     return absl::OkStatus();
   }
   if (call->headers) return Violation("headers in the middle of a call");
   const std::string* const status = FindField(fields, ":status");
   const bool interim = status != nullptr && status->starts_with('1');
-  if (!interim) call->headers = std::move(fields);
+  if (interim) return absl::OkStatus();
+  if (status != nullptr && *status == "200") {
+    call->headers = std::move(fields);
+  } else {  // What follows is a text for people.
+    End(call, CallEnd(fields, {}), /*unanswered=*/false, ready);
+  }
   return absl::OkStatus();
 }
 
@@ -252,6 +268,7 @@ absl::Status Connection::OnSettings(const FrameHeader& frame, std::string_view p
   }
   settings_seen_ = true;
   AppendSettingsAck(out_);
+  StartWaitingLocked();
   if (out_.size() > kMaxQueuedBytes) return Violation("questions, and does not hear the answers");
   return absl::OkStatus();
 }
@@ -303,18 +320,18 @@ absl::Status Connection::OnGoAway(const FrameHeader& frame, std::string_view pay
                                   Waiters& ready) {
   if (frame.stream != 0 || payload.size() < 8) return Violation("a malformed farewell");
   const uint32_t last = ReadU32(payload.data()) & kMaxStreamId;
+  const absl::Status why = Farewell(ReadU32(payload.data() + 4), payload.substr(8));
   std::vector<std::shared_ptr<Call>> dropped;
   {
     MutexLock lock(mutex_);
-    leaving_ = true;
+    leaving_ = why;
     dropped = unstarted_;
     for (const auto& [stream, call] : calls_) {
       if (stream > last) dropped.push_back(call);
     }
   }
   for (const std::shared_ptr<Call>& call : dropped) {
-    End(call, absl::UnavailableError("the peer is closing the connection"), /*unanswered=*/true,
-        ready);
+    End(call, why, /*unanswered=*/true, ready);
   }
   return absl::OkStatus();
 }

@@ -25,8 +25,9 @@ class SharedStream::Sink final : public CallSink {
  public:
   explicit Sink(std::weak_ptr<SharedStream> stream) : stream_(std::move(stream)) {}
 
-  void OnMessage(MessageBytes message, Waiters& ready) override {
-    if (const auto stream = stream_.lock()) stream->OnMessage(message, ready);
+  void OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
+                 Waiters& ready) override {
+    if (const auto stream = stream_.lock()) stream->OnMessage(call, std::move(message), ready);
   }
   void OnEnd(const absl::Status& status, bool, Waiters& ready) override {
     if (const auto stream = stream_.lock()) stream->OnEnd(status, ready);
@@ -139,12 +140,12 @@ CallSink::Gathered SharedStream::Gather(absl::Time now) {
           .ask_again = to_send_.empty() ? absl::InfiniteFuture() : now};
 }
 
-// On the driver's thread, as are all calls of the sink.
-void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
-  connection_->Taken(*call_, message.size());
+void SharedStream::OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
+                             Waiters& ready) {
+  connection_->Taken(*call, message.size());
   auto parts = DecodeReadParts(message);
   if (!parts.ok()) {
-    connection_->Leave(*call_);
+    connection_->Leave(*call);
     return OnEnd(parts.status(), ready);
   }
   bool gathered = false;
@@ -154,7 +155,7 @@ void SharedStream::OnMessage(const MessageBytes& message, Waiters& ready) {
     for (ReadPart& part : *parts) TakePart(std::move(part), ready);
     gathered = !to_send_.empty();
   }
-  if (gathered) connection_->SendGathered(call_);
+  if (gathered) connection_->SendGathered(call);
 }
 
 void SharedStream::TakeFirstUnanswered() {

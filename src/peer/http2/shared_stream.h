@@ -58,7 +58,8 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
 
   SharedStream(std::shared_ptr<Connection> connection, Clock& clock)
       : connection_(std::move(connection)), clock_(clock) {}
-  void OnMessage(const MessageBytes& message, Waiters& ready);
+  void OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
+                 Waiters& ready);
   void TakePart(ReadPart part, Waiters& ready) PEERCHUNK_REQUIRES(mutex_);
   void TakeFirstUnanswered() PEERCHUNK_REQUIRES(mutex_);
   void OnEnd(const absl::Status& status, Waiters& ready);
@@ -67,7 +68,7 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   const std::shared_ptr<Connection> connection_;
   Clock& clock_;
   std::once_flag begun_;
-  std::shared_ptr<Connection::Call> call_;  // Set by Begin.
+  std::shared_ptr<Connection::Call> call_;  // Set by Begin; the sink may be called before that.
 
   mutable Mutex mutex_;
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;

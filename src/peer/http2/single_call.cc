@@ -27,7 +27,8 @@ class SingleCall::Sink final : public CallSink {
     return placement_->Place(head, message_bytes);
   }
 
-  void OnMessage(MessageBytes message, Waiters& ready) override {
+  void OnMessage(const std::shared_ptr<Connection::Call>&, MessageBytes message,
+                 Waiters& ready) override {
     MutexLock lock(mutex_);
     messages_.push_back(std::move(message));
     ready.push_back(waiter_);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <absl/strings/match.h>
 #include <gtest/gtest.h>
 
 #include "tests/peer/http2/scripted_server.h"
@@ -228,6 +229,47 @@ TEST_F(ConnectionTest, ACallThatEndsInsideAMessageIsCutShort) {
   EXPECT_TRUE(sink->messages().empty());
 }
 
+// As gRPC's server does when it cancels a call.
+TEST_F(ConnectionTest, AnErrorInsideAMessageIsTheCallsEnd) {
+  Start([](ScriptedServer& server) {
+    for (const auto& [stream, code] : {std::pair(1, "1"), std::pair(3, "14")}) {
+      server.ReadFrame(FrameType::kData);
+      server.SendHeaders(stream);
+      server.SendFrame(FrameType::kData, 0, stream, Prefixed("0123456789").substr(0, 9));
+      server.SendTrailers(stream, code);
+    }
+  });
+  for (const auto code : {absl::StatusCode::kCancelled, absl::StatusCode::kUnavailable}) {
+    const auto sink = std::make_shared<RecordingSink>();
+    const auto call = Call(sink);
+    EXPECT_EQ(Finish(*sink).code(), code);
+    EXPECT_FALSE(sink->unanswered());
+  }
+}
+
+// Somebody between here and the peer has a text for people.
+TEST_F(ConnectionTest, AnAnswerOfHttpIsWhatItsStatusMeansWhateverFollows) {
+  Start([](ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    server.SendFrame(FrameType::kHeaders, kEndHeaders, 1,
+                     HeaderBlock({{":status", "503"}, {"content-type", "text/html"}}));
+    server.SendFrame(FrameType::kData, 0, 1, "<html>come back later</html>");
+    server.SendFrame(FrameType::kData, kEndStream, 1, "");
+    server.ReadFrame(FrameType::kData);
+    server.SendFrame(FrameType::kHeaders, kEndHeaders, 3, HeaderBlock({{"server", "none"}}));
+    server.ReadFrame(FrameType::kData);
+    server.Answer(5, "answer");
+  });
+  const absl::StatusCode ends[] = {absl::StatusCode::kUnavailable, absl::StatusCode::kInternal,
+                                   absl::StatusCode::kOk};
+  for (const absl::StatusCode end : ends) {
+    const auto sink = std::make_shared<RecordingSink>();
+    const auto call = Call(sink);
+    EXPECT_EQ(Finish(*sink).code(), end) << *sink->end();
+  }
+  EXPECT_TRUE(connection_->IsUsable());
+}
+
 TEST_F(ConnectionTest, WhatIsSentKeepsToThePeersWindows) {
   const std::string message = test::SampleBytes(100'000, 1);
   Start([&](ScriptedServer& server) {
@@ -332,6 +374,50 @@ TEST_F(ConnectionTest, MoreCallsThanThePeerTakesWaitTheirTurn) {
   EXPECT_EQ(Finish(*third), absl::OkStatus());
   EXPECT_EQ(third->messages(), std::vector<std::string>{"three"});
   EXPECT_EQ(Finish(*second), absl::OkStatus());
+}
+
+TEST_F(ConnectionTest, CallsThatWaitAreBegunWhenThePeerTakesMore) {
+  Start([](ScriptedServer& server) {
+    server.SendSettings({{Setting::kMaxConcurrentStreams, 1}});
+    server.ReadFrame(FrameType::kHeaders);
+    server.Answer(1, "");
+    EXPECT_EQ(server.ReadFrame(FrameType::kHeaders).header.stream, 3u);
+    server.SendSettings({{Setting::kMaxConcurrentStreams, 3}});
+    EXPECT_EQ(server.ReadFrame(FrameType::kHeaders).header.stream, 5u);
+    EXPECT_EQ(server.ReadFrame(FrameType::kHeaders).header.stream, 7u);
+    for (const uint32_t stream : {7, 5, 3}) server.Answer(stream, "");
+  });
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  std::vector<std::shared_ptr<Connection::Call>> calls;
+  for (int i = 0; i < 4; ++i) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    calls.push_back(Call(sinks.back()));
+    if (i > 0) continue;
+    EXPECT_EQ(Finish(*sinks[0]), absl::OkStatus());  // The settings have come by now.
+  }
+  for (const auto& sink : sinks) EXPECT_EQ(Finish(*sink), absl::OkStatus());
+}
+
+TEST_F(ConnectionTest, AFarewellSaysWhyAsFarAsItMayBeLogged) {
+  Start([](ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    std::string farewell;
+    AppendU32(farewell, 0);
+    AppendU32(farewell, static_cast<uint32_t>(ErrorCode::kEnhanceYourCalm));
+    server.SendFrame(FrameType::kGoAway, 0, 0,
+                     farewell + "too_many_pings\"\nevent=" + std::string(5000, 'x'));
+    server.ReadFrame(FrameType::kGoAway);
+  });
+  const auto dropped = std::make_shared<RecordingSink>();
+  const auto call = Call(dropped);
+  const std::string why = "the peer is closing the connection, HTTP/2 error 11: too_many_pings??";
+  const absl::Status end = Finish(*dropped);
+  EXPECT_TRUE(absl::IsUnavailable(end));
+  EXPECT_TRUE(absl::StartsWith(end.message(), why)) << end;
+  EXPECT_LT(end.message().size(), 1200u);
+  const auto late = std::make_shared<RecordingSink>();
+  const auto refused = Call(late);
+  EXPECT_EQ(*late->end(), end);
 }
 
 TEST_F(ConnectionTest, AFarewellEndsWhatThePeerWillNotAnswerAndNothingElse) {

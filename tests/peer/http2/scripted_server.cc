@@ -157,7 +157,8 @@ void ScriptedServer::Answer(uint32_t stream, std::string_view message) {
   SendTrailers(stream);
 }
 
-void RecordingSink::OnMessage(MessageBytes message, http2::Waiters& ready) {
+void RecordingSink::OnMessage(const std::shared_ptr<http2::Connection::Call>&, MessageBytes message,
+                              http2::Waiters& ready) {
   MutexLock lock(mutex_);
   std::string& bytes = messages_.emplace_back();
   for (const std::string_view piece : message.pieces) bytes.append(piece);

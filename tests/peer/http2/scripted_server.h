@@ -70,7 +70,8 @@ class RecordingSink final : public http2::CallSink {
   // `place`: for the call's messages from their first byte on, one after the other.
   explicit RecordingSink(absl::Span<char> place = {}) : place_(place) {}
 
-  void OnMessage(MessageBytes message, http2::Waiters& ready) override;
+  void OnMessage(const std::shared_ptr<http2::Connection::Call>& call, MessageBytes message,
+                 http2::Waiters& ready) override;
   absl::Span<char> PlaceTail(std::string_view head, size_t message_bytes) override;
   void OnEnd(const absl::Status& status, bool unanswered, http2::Waiters& ready) override;
 

@@ -45,6 +45,11 @@ Asked NextMessageOf(test::ScriptedServer& server) {
   return asked;
 }
 
+Asked NextMessageAfterPreface(test::ScriptedServer& server) {
+  server.ReadPreface();
+  return NextMessageOf(server);
+}
+
 void AnswerOf(test::ScriptedServer& server, uint64_t id) {
   v1::ReadBuildFileResponse response;
   v1::FileReadPart* const part = response.add_parts();
@@ -269,6 +274,53 @@ TEST(SharedStreamRestTest, ADriverThatSleepsIsWokenForTheReadsThatHadToWait) {
   EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {10, 11, 12, 13}, .cancelled = {}}));
   AnswerOf(server, 1);
   driver.join();
+}
+
+// The peer answers before it is asked anything, and before whoever begins the call has it.
+TEST(SharedStreamBeginTest, AnAnswerMayComeWhileTheCallIsBegun) {
+  auto [client, end] = test::MakeSocketPair();
+  test::ScriptedServer server(std::move(end));
+  server.SendSettings();
+  std::function<void()> before_write;
+  Clock& clock = Clock::Real();
+  const auto connection = std::make_shared<Connection>(
+      std::make_unique<InterruptedSocket>(std::move(client), before_write), "10.0.0.1:1", false,
+      clock);
+  while (!connection->IsOpen()) connection->Tend();
+  const auto stream = SharedStream::Make(connection, clock);
+  before_write = [&] {
+    server.SendHeaders(1);
+    AnswerOf(server, 7);
+    while (!stream->HasAnswered()) connection->Tend();
+    server.SendMessage(1, "no parts");
+    while (stream->IsAlive()) connection->Tend();
+  };
+  stream->Begin();
+  EXPECT_FALSE(before_write);
+  EXPECT_FALSE(stream->IsAlive());
+}
+
+// As gRPC's server does when it drains: the peer is well, the stream is over.
+TEST(SharedStreamEndTest, AStreamThatEndsInsideAMessageEndsAsThePeerSays) {
+  for (const char* const code : {"1", "14"}) {
+    auto [client, end] = test::MakeSocketPair();
+    test::ScriptedServer server(std::move(end));
+    Clock& clock = Clock::Real();
+    const auto stream = SharedStream::Make(
+        std::make_shared<Connection>(std::move(client), "10.0.0.1:1", false, clock), clock);
+    stream->Begin();
+    const auto read = AskOf(*stream);
+    server.SendSettings();
+    std::thread serve([&] {
+      EXPECT_EQ(NextMessageAfterPreface(server), (Asked{.reads = {1}, .cancelled = {}}));
+      server.SendHeaders(1);
+      server.SendFrame(FrameType::kData, 0, 1, test::Prefixed("0123456789").substr(0, 9));
+      server.SendTrailers(1, code);
+    });
+    const auto part = stream->Await(*read, absl::InfiniteFuture());
+    EXPECT_TRUE(absl::IsUnavailable(part.status())) << part.status();
+    serve.join();
+  }
 }
 
 }  // namespace
