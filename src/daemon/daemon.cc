@@ -10,6 +10,7 @@
 #include <absl/strings/str_join.h>
 #include <grpcpp/grpcpp.h>
 
+#include "base/chunk_service_limits.h"
 #include "base/logging.h"
 #include "daemon/control_socket.h"
 #include "daemon/health_service.h"
@@ -27,8 +28,6 @@ namespace peerchunk {
 namespace {
 
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
-// What a peer sends is small: ids, ranges.
-constexpr int kMaxPeerRequestBytes = 64 * 1024;
 
 absl::StatusOr<std::vector<ListenAddress>> ParseListen(const DaemonOptions& options) {
   std::vector<ListenAddress> addresses;

@@ -15,6 +15,7 @@
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include "base/chunk_service_limits.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 #include "service/call.h"
@@ -30,11 +31,8 @@ namespace {
 
 constexpr uint64_t kMaxReadBytes = kMiB;      // Of one read; longer ones have GetBuildFile.
 constexpr uint64_t kInlineBytes = 64 * kKiB;  // Read on the queue's thread, if in memory.
-// With so many reads under way no more are taken from the stream until some are answered; one
-// message may bring as many, and those beyond are refused.
-constexpr size_t kMostUnderWay = 512;
 // A longer message is none of a reader's: of a read 5 bytes are the least.
-constexpr size_t kMostReadsParsed = 16 * kMostUnderWay;
+constexpr size_t kMostReadsParsed = 16 * kMostReadsUnderWay;
 // A message is closed when it has this much; less than what a reader takes even with 1 MiB more.
 constexpr size_t kMessageBytes = 512 * kKiB;
 // Data up to this is put into the message: a slice of its own costs more.
@@ -296,7 +294,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     if (parsed.ok()) {
       AnswerWriter answers(MostBytesOfAnswers());
       FilesOfMessage files(context_.templates);
-      const int most = std::min<int>(request_.reads_size(), kMostUnderWay);
+      const int most = std::min<int>(request_.reads_size(), kMostReadsUnderWay);
       for (int i = 0; i < most; ++i) {
         if (AnswerAtOnce(request_.reads(i), files, answers)) {
           ++answered;
@@ -323,7 +321,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
           started.push_back(nullptr);
         }
       }
-      for (int i = kMostUnderWay; i < request_.reads_size(); ++i) {
+      for (int i = kMostReadsUnderWay; i < request_.reads_size(); ++i) {
         ++under_way_;
         FailLocked(request_.reads(i).id(),
                    absl::ResourceExhaustedError("more reads than a stream may have under way"));
@@ -586,7 +584,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       return FinishLocked(absl::CancelledError("the reader went away"));
     }
     if (!writing_ && !parts_.empty()) WriteLocked();
-    if (!reading_ && !requests_ended_ && under_way_ < kMostUnderWay) StartReadLocked();
+    if (!reading_ && !requests_ended_ && under_way_ < kMostReadsUnderWay) StartReadLocked();
     if (under_way_ > 0 || writing_) return;
     if (requests_ended_) {
       FinishLocked(absl::OkStatus());

@@ -32,7 +32,7 @@ struct ReadStream::Wake {
 };
 
 ReadStream::ReadStream(std::shared_ptr<grpc::Channel> channel, Clock& clock)
-    : channel_(std::move(channel)), clock_(clock), stub_(channel_) {
+    : channel_(std::move(channel)), clock_(clock), stub_(channel_), to_send_(clock) {
   context_.set_initial_metadata_corked(true);  // The metadata goes with the first request.
   call_ = stub_.PrepareCall(&context_, kReadBuildFileMethod, &queue_);
   call_->StartCall(nullptr);
@@ -73,10 +73,7 @@ std::shared_ptr<SharedReads::Read> ReadStream::Ask(const PeerRequest& request,
       return read;
     }
     reads_.emplace(read->id, read);
-    to_send_.Add(read->id, request,
-                 deadline == absl::InfiniteFuture()
-                     ? absl::ZeroDuration()
-                     : std::max(deadline - clock_.Now(), absl::Milliseconds(1)));
+    to_send_.Add(read->id, request, deadline);
   }
   Flush();
   return read;
@@ -266,8 +263,9 @@ void ReadStream::Leave(Read& which, bool answered) {
   {
     MutexLock lock(mutex_);
     const OneRead& read = Of(which);
-    if (reads_.erase(read.id) == 0 || answered || end_) return;
-    to_send_.Cancel(read.id);
+    if (reads_.erase(read.id) == 0 || end_) return;
+    to_send_.Remove(read.id, answered);
+    if (to_send_.empty()) return;
   }
   Flush();
 }

@@ -75,7 +75,7 @@ class ReadStream final : public SharedReads {
   grpc::CompletionQueue queue_;
   grpc::GenericStub stub_;
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
-  grpc::ByteBuffer incoming_;  // The driver's, as is finish_status_.
+  grpc::ByteBuffer incoming_;  // The driver's, as are the next two.
   grpc::Status finish_status_;
 
   mutable Mutex mutex_;

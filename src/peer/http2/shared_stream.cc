@@ -83,10 +83,7 @@ std::shared_ptr<SharedReads::Read> SharedStream::Ask(const PeerRequest& request,
       return read;
     }
     reads_.emplace(read->id, read);
-    to_send_.Add(read->id, request,
-                 deadline == absl::InfiniteFuture()
-                     ? absl::ZeroDuration()
-                     : std::max(deadline - clock_.Now(), absl::Milliseconds(1)));
+    to_send_.Add(read->id, request, deadline);
   }
   connection_->SendGathered(call_);
   return read;
@@ -116,9 +113,12 @@ void SharedStream::Cancel(Read& read) { connection_->Cancel(*Of(read).waiter); }
 void SharedStream::Leave(Read& read, bool answered) {
   {
     MutexLock lock(mutex_);
-    if (reads_.erase(Of(read).id) == 0 || answered || end_) return;
-    to_send_.Cancel(Of(read).id);
-    hurry_ = true;
+    const uint64_t id = Of(read).id;
+    if (reads_.erase(id) == 0 || end_) return;
+    const size_t before = to_send_.size();
+    to_send_.Remove(id, answered);
+    if (to_send_.size() == before) return;
+    if (!answered) hurry_ = true;
   }
   connection_->SendGathered(call_);
 }
@@ -129,8 +129,9 @@ CallSink::Gathered SharedStream::Gather(absl::Time now) {
   const bool busy = unanswered_.size() >= kMessagesAhead;
   const absl::Time at_last = last_sent_ + kLongestGathering;
   if (busy && now < at_last && !hurry_) return {.message = {}, .ask_again = at_last};
-  const size_t most = busy || hurry_ ? to_send_.size() : std::max(kFew, (reads_.size() + 1) / 2);
-  ReadRequest::Message message = to_send_.Take(most);
+  const size_t most =
+      busy || hurry_ ? to_send_.size() : std::max(kFew, (to_send_.under_way() + 1) / 2);
+  ReadRequests::Message message = to_send_.Take(most);
   if (message.last_read) unanswered_.push_back(*message.last_read);
   // More of them change nothing.
   if (unanswered_.size() > kMessagesAhead) TakeFirstUnanswered();

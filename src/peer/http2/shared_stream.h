@@ -57,7 +57,7 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   class Sink;
 
   SharedStream(std::shared_ptr<Connection> connection, Clock& clock)
-      : connection_(std::move(connection)), clock_(clock) {}
+      : connection_(std::move(connection)), to_send_(clock) {}
   void OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
                  Waiters& ready);
   void TakePart(ReadPart part, Waiters& ready) PEERCHUNK_REQUIRES(mutex_);
@@ -66,14 +66,13 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   CallSink::Gathered Gather(absl::Time now);
 
   const std::shared_ptr<Connection> connection_;
-  Clock& clock_;
   std::once_flag begun_;
   std::shared_ptr<Connection::Call> call_;  // Set by Begin; the sink may be called before that.
 
   mutable Mutex mutex_;
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, std::shared_ptr<OneRead>> reads_ PEERCHUNK_GUARDED_BY(mutex_);
-  ReadRequest to_send_ PEERCHUNK_GUARDED_BY(mutex_);
+  ReadRequests to_send_ PEERCHUNK_GUARDED_BY(mutex_);
   bool hurry_ PEERCHUNK_GUARDED_BY(mutex_) = false;  // It waits for no answer.
   // The last read of each message that none of whose reads was answered.
   std::deque<uint64_t> unanswered_ PEERCHUNK_GUARDED_BY(mutex_);

@@ -158,35 +158,57 @@ absl::Status PlaintextRefused(const PeerAddress& address) {
                    "--insecure-plaintext"));
 }
 
-void ReadRequest::Add(uint64_t id, const PeerRequest& request, absl::Duration timeout) {
+void ReadRequests::Add(uint64_t id, const PeerRequest& request, absl::Time deadline) {
+  if (under_way_ < kMostUnderWay && held_.empty()) {
+    Append(id, request, deadline);
+  } else {
+    held_.emplace(id, Held{request, deadline});
+  }
+}
+
+void ReadRequests::Append(uint64_t id, const PeerRequest& request, absl::Time deadline) {
+  ++under_way_;
   // A message of repeated fields is the concatenation of messages with one each.
   v1::ReadBuildFileRequest wire;
   v1::FileRead* const read = wire.add_reads();
   read->set_id(id);
   RequestToWire(request, *read->mutable_read());
-  if (timeout > absl::ZeroDuration()) {
-    read->set_timeout_ms(static_cast<uint32_t>(
-        absl::ToInt64Milliseconds(std::clamp(timeout, absl::Milliseconds(1), absl::Hours(24)))));
+  if (deadline != absl::InfiniteFuture()) {
+    read->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(
+        std::clamp(deadline - clock_.Now(), absl::Milliseconds(1), absl::Hours(24)))));
   }
   wire.AppendToString(&bytes_);
   entries_.push_back({.end = bytes_.size(), .read = id});
 }
 
-void ReadRequest::Cancel(uint64_t id) {
-  v1::ReadBuildFileRequest wire;
-  wire.add_cancelled(id);
-  wire.AppendToString(&bytes_);
-  entries_.push_back({.end = bytes_.size(), .read = std::nullopt});
+void ReadRequests::Remove(uint64_t id, bool answered) {
+  if (held_.erase(id) > 0) return;
+  --under_way_;
+  if (!answered) {
+    v1::ReadBuildFileRequest wire;
+    wire.add_cancelled(id);
+    wire.AppendToString(&bytes_);
+    entries_.push_back({.end = bytes_.size(), .read = std::nullopt});
+  }
+  while (under_way_ < kMostUnderWay && !held_.empty()) {
+    const auto next = held_.extract(held_.begin());
+    Append(next.key(), next.mapped().request, next.mapped().deadline);
+  }
 }
 
-ReadRequest::Message ReadRequest::Take(size_t count) {
+ReadRequests::Message ReadRequests::Take(size_t count) {
   Message message;
-  count = std::min(count, size());
-  const auto rest = entries_.begin() + static_cast<ptrdiff_t>(count);
-  for (auto entry = entries_.begin(); entry != rest; ++entry) {
-    if (entry->read) message.last_read = entry->read;
+  size_t taken = 0;
+  size_t reads = 0;
+  auto rest = entries_.begin();
+  for (; rest != entries_.end() && count > 0; ++rest, --count) {
+    if (rest->end > kMostMessageBytes || (rest->read && reads == kMostUnderWay)) break;
+    if (rest->read) {
+      message.last_read = rest->read;
+      ++reads;
+    }
+    taken = rest->end;
   }
-  const size_t taken = count == 0 ? 0 : std::prev(rest)->end;
   entries_.erase(entries_.begin(), rest);
   for (Entry& entry : entries_) entry.end -= taken;
   std::string left = bytes_.substr(taken);

@@ -2,13 +2,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
+#include "base/chunk_service_limits.h"
+#include "peerchunk/base/clock.h"
 #include "peerchunk/base/file_head.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/peer/chunk_service_client.h"
@@ -49,21 +53,37 @@ absl::Status MessageTooLarge(std::string_view what);
 // Why an address beyond loopback is not dialled without TLS, and what to do.
 absl::Status PlaintextRefused(const PeerAddress& address);
 
-// Gathers reads, and ids that nobody waits for any more, into one ReadBuildFileRequest.
-class ReadRequest {
+// Gathers reads, and ids that nobody waits for any more, into ReadBuildFileRequests, and keeps to
+// what a peer takes of one stream: reads beyond that wait here, in their order, until others are
+// done. Not thread-safe.
+class ReadRequests {
  public:
-  // `timeout`: zero for none.
-  void Add(uint64_t id, const PeerRequest& request, absl::Duration timeout);
-  void Cancel(uint64_t id);
+  // Half of what a peer takes: it may be busy for a while with reads that were given up.
+  static constexpr size_t kMostUnderWay = kMostReadsUnderWay / 2;
+  static constexpr size_t kMostMessageBytes = kMaxPeerRequestBytes / 2;
+
+  // `clock` outlives it.
+  explicit ReadRequests(Clock& clock) : clock_(clock) {}
+
+  // `id` is higher than any before. The peer is told how long it has when the read goes out.
+  void Add(uint64_t id, const PeerRequest& request, absl::Time deadline);
+  // A read that was added is done: `answered`, nothing more comes of it; else the peer is told that
+  // nobody waits for it, if it knows of it.
+  void Remove(uint64_t id, bool answered);
+
+  // Nothing is to be sent now.
   bool empty() const { return bytes_.empty(); }
-  // How many reads and ids there are.
+  // How many reads and ids are to be sent now.
   size_t size() const { return entries_.size(); }
+  // Reads that the peer knows of, or will with the next messages.
+  size_t under_way() const { return under_way_; }
 
   struct Message {
     std::string bytes;
     std::optional<uint64_t> last_read;  // Its id; none: it asks for nothing.
   };
-  // A message of the `count` that came first; the rest goes in the next one.
+  // A message of the `count` that came first, or fewer if it would be too long; the rest goes in
+  // the next one.
   Message Take(size_t count);
   Message Take() { return Take(size()); }
 
@@ -72,9 +92,17 @@ class ReadRequest {
     size_t end = 0;  // In `bytes_`.
     std::optional<uint64_t> read;
   };
+  struct Held {
+    PeerRequest request;
+    absl::Time deadline;
+  };
+  void Append(uint64_t id, const PeerRequest& request, absl::Time deadline);
 
+  Clock& clock_;
   std::string bytes_;
   std::vector<Entry> entries_;
+  size_t under_way_ = 0;
+  std::map<uint64_t, Held> held_;  // By id, which is the order in which they came.
 };
 
 }  // namespace peerchunk

@@ -1,7 +1,9 @@
 // Shared reads against servers that answer as they like: in any order, never, or wrongly.
 #include "peer/grpc/read_stream.h"
 
+#include <algorithm>
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <string>
 #include <thread>
@@ -10,6 +12,8 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "base/chunk_service_limits.h"
+#include "peer/wire/wire.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/peer/grpc_connector.h"
 #include "peerchunk/peer/http2_connector.h"
@@ -66,6 +70,7 @@ class ReadStreamTest : public testing::TestWithParam<MakeConnector> {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
+    builder.SetMaxReceiveMessageSize(kMaxPeerRequestBytes);
     server_ = builder.BuildAndStart();
     const auto policy =
         AddressPolicy::Create({.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}});
@@ -356,6 +361,51 @@ TEST_P(ReadStreamTest, AnswersToReadsThatNobodyAskedForAreDropped) {
     return grpc::Status::OK;
   });
   EXPECT_EQ(Finish(*Ask(0), 0), absl::OkStatus());
+}
+
+// The server answers some whenever it has as many as the reader may ask at once.
+TEST_P(ReadStreamTest, OfManyReadsAtOnceThePeerHasNoMoreThanItTakes) {
+  constexpr size_t kReads = 2000;
+  std::atomic<size_t> most = 0;
+  Start([&](Stream& stream) {
+    std::deque<v1::FileRead> waiting;
+    v1::ReadBuildFileRequest request;
+    size_t asked = 0;
+    while (stream.Read(&request)) {
+      asked += request.reads_size();
+      waiting.insert(waiting.end(), request.reads().begin(), request.reads().end());
+      most = std::max<size_t>(most, waiting.size());
+      const bool all = asked == kReads;
+      if (!all && waiting.size() < ReadRequests::kMostUnderWay) continue;
+      for (size_t left = all ? waiting.size() : 100; left > 0; --left) {
+        v1::ReadBuildFileResponse response;
+        Answer(waiting.front(), response.add_parts());
+        waiting.pop_front();
+        stream.Write(response);
+      }
+    }
+    return grpc::Status::OK;
+  });
+  std::deque<std::unique_ptr<PeerStream>> streams;
+  for (uint64_t i = 0; i < kReads; ++i) streams.push_back(Ask(i * 4096));
+  for (uint64_t i = 0; i < kReads; ++i) {
+    ASSERT_EQ(Finish(*streams.front(), i * 4096), absl::OkStatus()) << i;
+    streams.pop_front();
+  }
+  EXPECT_EQ(most, ReadRequests::kMostUnderWay);
+  EXPECT_EQ(service_.streams, 1);
+}
+
+TEST_P(ReadStreamTest, AReadThatWaitsForOthersEndsInTimeAndWhenItIsCancelled) {
+  Start(Silent);
+  std::vector<std::unique_ptr<PeerStream>> under_way;
+  while (under_way.size() < ReadRequests::kMostUnderWay) under_way.push_back(Ask(0));
+  const auto late = Ask(0, {.deadline = absl::InfinitePast()});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late->Next(absl::InfiniteFuture()).status()));
+  const auto cancelled = Ask(0);
+  std::thread canceller([&] { cancelled->Cancel(); });
+  EXPECT_TRUE(absl::IsCancelled(cancelled->Next(absl::InfiniteFuture()).status()));
+  canceller.join();
 }
 
 TEST_P(ReadStreamTest, WhatThePeerSaysForgesNoLineOfTheLog) {

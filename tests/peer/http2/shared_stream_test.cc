@@ -165,6 +165,34 @@ TEST_F(SharedStreamTest, AReadThatIsGivenUpIsCancelledAtOnce) {
   EXPECT_EQ(NextMessage(), (Asked{.reads = {3}, .cancelled = {2}}));
 }
 
+// A read that came too late for what the peer takes at once.
+TEST_F(SharedStreamTest, AReadBeyondWhatThePeerTakesWaitsHereAndMayBeGivenUp) {
+  std::vector<std::shared_ptr<SharedReads::Read>> reads;
+  reads.push_back(Ask());
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
+  while (reads.size() + 1 < ReadRequests::kMostUnderWay) reads.push_back(Ask());
+  clock_.Advance(absl::Microseconds(100));
+  EXPECT_EQ(NextMessage().reads.size(), ReadRequests::kMostUnderWay - 2);
+
+  const auto late = Ask();
+  const auto cancelled = Ask();
+  const auto next = Ask();
+  clock_.Advance(absl::Seconds(1));
+  const auto nothing = stream_->Await(*late, clock_.Now());
+  ASSERT_TRUE(nothing.ok()) << nothing.status();
+  EXPECT_FALSE(nothing->has_value());
+  stream_->Leave(*late, /*answered=*/false);
+  std::thread canceller([&] { stream_->Cancel(*cancelled); });
+  EXPECT_TRUE(absl::IsCancelled(stream_->Await(*cancelled, absl::InfiniteFuture()).status()));
+  canceller.join();
+  stream_->Leave(*cancelled, /*answered=*/false);
+
+  // The peer never hears of those two.
+  const uint64_t id_of_next = ReadRequests::kMostUnderWay + 3;
+  stream_->Leave(*reads.front(), /*answered=*/true);
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {id_of_next}, .cancelled = {}}));
+}
+
 // A peer that is being dialled.
 class PendingSocket final : public Socket {
  public:
