@@ -118,8 +118,7 @@ bool ReadStream::ReadyLocked(OneRead& read, absl::Time wait_until,
   if (read.cancelled) {
     part = absl::CancelledError("the read was cancelled");
   } else if (!read.parts.empty()) {
-    part = std::move(read.parts.front());
-    read.parts.pop_front();
+    part = read.parts.Take();
   } else if (read.end) {
     part = *read.end;
   } else if (clock_.Now() >= wait_until) {
@@ -176,7 +175,7 @@ ReadStream::Event ReadStream::TakeEvent(absl::Time wait_until, bool poll) {
         call_->Finish(&finish_status_, reinterpret_cast<void*>(Tag::kFinish));
         return {.kind = Event::Kind::kFinishing};
       }
-      Event event{.kind = Event::Kind::kParts, .parts = DecodeReadParts(BytesOf(incoming_))};
+      Event event{.kind = Event::Kind::kParts, .parts = decoder_.Decode(BytesOf(incoming_))};
       incoming_.Clear();
       if (!event.parts.ok()) context_.TryCancel();
       call_->Read(&incoming_, reinterpret_cast<void*>(Tag::kRead));
@@ -216,8 +215,10 @@ std::vector<std::shared_ptr<ReadStream::OneRead>> ReadStream::ApplyLocked(Event 
   for (ReadPart& part : *event.parts) {
     const auto found = reads_.find(part.id);
     if (found == reads_.end()) continue;  // Nobody waits for it any more.
-    found->second->parts.push_back(std::move(part));
-    if (found->second->waiting) woken.push_back(found->second);
+    OneRead& read = *found->second;
+    if (read.end) continue;
+    if (const absl::Status added = read.parts.Add(std::move(part)); !added.ok()) read.end = added;
+    if (read.waiting) woken.push_back(found->second);
   }
   return woken;
 }
@@ -228,7 +229,7 @@ std::vector<std::shared_ptr<ReadStream::OneRead>> ReadStream::EndLocked(
   if (end_) return woken;
   end_ = status;
   for (auto& [id, read] : reads_) {
-    read->end = status;
+    if (!read->end) read->end = status;
     woken.push_back(read);
   }
   return woken;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,6 +22,7 @@ namespace peerchunk {
 // readers that wait, one drives the completion queue and hands the others what is theirs; when it
 // has its own, another takes over. So a lone reader pays for no thread hop, and many share each
 // message both ways. While answers have been coming quickly the driver polls before it blocks.
+// A peer cannot make it hold more than ReadPartDecoder and, of each read, WaitingParts let it.
 // Thread-safe; kept alive by its reads.
 class ReadStream final : public SharedReads {
  public:
@@ -44,7 +44,7 @@ class ReadStream final : public SharedReads {
   // All of it belongs to the stream's lock.
   struct OneRead final : Read {
     uint64_t id = 0;
-    std::deque<ReadPart> parts;
+    WaitingParts parts;
     std::optional<absl::Status> end;  // Of the whole stream, after the parts.
     bool waiting = false;
     bool cancelled = false;
@@ -77,11 +77,12 @@ class ReadStream final : public SharedReads {
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
   grpc::ByteBuffer incoming_;  // The driver's, as are the next two.
   grpc::Status finish_status_;
+  ReadPartDecoder decoder_;
 
   mutable Mutex mutex_;
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, std::shared_ptr<OneRead>> reads_ PEERCHUNK_GUARDED_BY(mutex_);
-  ReadRequest to_send_ PEERCHUNK_GUARDED_BY(mutex_);
+  ReadRequests to_send_ PEERCHUNK_GUARDED_BY(mutex_);
   OneRead* leader_ PEERCHUNK_GUARDED_BY(mutex_) =
       nullptr;  // Who drives the queue, with no lock held.
   bool answered_ PEERCHUNK_GUARDED_BY(mutex_) = false;

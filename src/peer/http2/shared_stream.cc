@@ -94,12 +94,7 @@ absl::StatusOr<std::optional<ReadPart>> SharedStream::Await(Read& which, absl::T
   while (true) {
     {
       MutexLock lock(mutex_);
-      if (!read.parts.empty()) {
-        ReadPart part = std::move(read.parts.front());
-        read.parts.pop_front();
-        read.waiting_bytes -= part.message.size();
-        return part;
-      }
+      if (!read.parts.empty()) return read.parts.Take();
       if (read.end) return *read.end;
     }
     const absl::Status waited = connection_->Wait(read.waiter, wait_until);
@@ -144,7 +139,7 @@ CallSink::Gathered SharedStream::Gather(absl::Time now) {
 void SharedStream::OnMessage(const std::shared_ptr<Connection::Call>& call, MessageBytes message,
                              Waiters& ready) {
   connection_->Taken(*call, message.size());
-  auto parts = DecodeReadParts(message);
+  auto parts = decoder_.Decode(std::move(message));
   if (!parts.ok()) {
     connection_->Leave(*call);
     return OnEnd(parts.status(), ready);
@@ -171,12 +166,7 @@ void SharedStream::TakePart(ReadPart part, Waiters& ready) {
   if (found == reads_.end()) return;  // Nobody waits for it any more.
   OneRead& read = *found->second;
   if (read.end) return;
-  read.waiting_bytes += part.message.size();
-  if (read.waiting_bytes > kMaxWaitingBytes) {
-    read.end = absl::DataLossError("the peer sent more than was asked for");
-  } else {
-    read.parts.push_back(std::move(part));
-  }
+  if (const absl::Status added = read.parts.Add(std::move(part)); !added.ok()) read.end = added;
   ready.push_back(read.waiter);
 }
 

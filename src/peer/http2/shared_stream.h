@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "peer/http2/connection.h"
+#include "peer/wire/read_parts.h"
 #include "peer/wire/shared_reads.h"
 #include "peer/wire/wire.h"
 #include "peerchunk/base/clock.h"
@@ -18,7 +19,8 @@ namespace peerchunk::http2 {
 
 // A ReadBuildFile call on a connection. What several readers ask while the connection's driver is
 // at work, or while the peer is busy with what they have asked before, goes in few messages: each
-// costs the peer far more than one more read in it.
+// costs the peer far more than one more read in it. A peer cannot make it hold more than
+// ReadPartDecoder and, of each read, WaitingParts let it.
 class SharedStream final : public SharedReads, public std::enable_shared_from_this<SharedStream> {
  public:
   static std::shared_ptr<SharedStream> Make(std::shared_ptr<Connection> connection, Clock& clock);
@@ -40,15 +42,11 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   bool HasAnswered() const override;
 
  private:
-  // What a peer may send of one read before it is taken: the longest read, and what is around it.
-  static constexpr size_t kMaxWaitingBytes = 2 * kMaxSharedReadBytes;
-
   struct OneRead final : Read {
     uint64_t id = 0;
     const std::shared_ptr<Waiter> waiter = std::make_shared<Waiter>();
     // Under the stream's lock.
-    std::deque<ReadPart> parts;
-    size_t waiting_bytes = 0;
+    WaitingParts parts;
     std::optional<absl::Status> end;  // After the parts.
   };
   static OneRead& Of(Read& read) { return static_cast<OneRead&>(read); }
@@ -68,6 +66,7 @@ class SharedStream final : public SharedReads, public std::enable_shared_from_th
   const std::shared_ptr<Connection> connection_;
   std::once_flag begun_;
   std::shared_ptr<Connection::Call> call_;  // Set by Begin; the sink may be called before that.
+  ReadPartDecoder decoder_;                 // The driver's.
 
   mutable Mutex mutex_;
   uint64_t next_id_ PEERCHUNK_GUARDED_BY(mutex_) = 1;

@@ -17,7 +17,8 @@ std::optional<InOrderPlacement> PlacementOf(const PeerRequest& request,
 
 }  // namespace
 
-// What came and was not taken yet.
+// What came and was not taken yet. Its data is bounded by the call's window; messages with next to
+// nothing in them are counted for what they take besides.
 class SingleCall::Sink final : public CallSink {
  public:
   Sink(std::shared_ptr<Waiter> waiter, std::optional<InOrderPlacement> placement)
@@ -30,11 +31,19 @@ class SingleCall::Sink final : public CallSink {
   void OnMessage(const std::shared_ptr<Connection::Call>&, MessageBytes message,
                  Waiters& ready) override {
     MutexLock lock(mutex_);
-    messages_.push_back(std::move(message));
+    if (end_) return;
+    const size_t bytes = BytesOf(message);
+    if (waiting_bytes_ + bytes > kMostWaitingBytes) {
+      end_ = absl::ResourceExhaustedError("the peer sent far more messages than were taken");
+    } else {
+      waiting_bytes_ += bytes;
+      messages_.push_back(std::move(message));
+    }
     ready.push_back(waiter_);
   }
   void OnEnd(const absl::Status& status, bool unanswered, Waiters& ready) override {
     MutexLock lock(mutex_);
+    if (end_) return;
     end_ = status;
     unanswered_ = unanswered;
     ready.push_back(waiter_);
@@ -45,6 +54,7 @@ class SingleCall::Sink final : public CallSink {
     if (messages_.empty()) return std::nullopt;
     MessageBytes message = std::move(messages_.front());
     messages_.pop_front();
+    waiting_bytes_ -= BytesOf(message);
     return message;
   }
   std::optional<absl::Status> end() const {
@@ -57,10 +67,17 @@ class SingleCall::Sink final : public CallSink {
   }
 
  private:
+  // What a message takes beside its bytes.
+  static constexpr size_t kMessageBytes = 256;
+  // Four windows: a peer that keeps within one gets here with a hundred thousand messages alone.
+  static constexpr size_t kMostWaitingBytes = 4 * size_t{Connection::kCallWindow};
+  static size_t BytesOf(const MessageBytes& message) { return kMessageBytes + message.size(); }
+
   const std::shared_ptr<Waiter> waiter_;
   std::optional<InOrderPlacement> placement_;  // The driver's.
   mutable Mutex mutex_;
   std::deque<MessageBytes> messages_ PEERCHUNK_GUARDED_BY(mutex_);
+  size_t waiting_bytes_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   std::optional<absl::Status> end_ PEERCHUNK_GUARDED_BY(mutex_);
   bool unanswered_ PEERCHUNK_GUARDED_BY(mutex_) = false;
 };
@@ -148,6 +165,7 @@ absl::StatusOr<std::optional<MessageBytes>> SingleCall::Next(absl::Time wait_unt
         Begin();
       } else {
         end_ = *end;
+        parts.connection->Leave(*parts.call);  // The sink may have had enough before the peer.
       }
       continue;
     }

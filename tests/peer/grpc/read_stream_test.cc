@@ -408,6 +408,30 @@ TEST_P(ReadStreamTest, AReadThatWaitsForOthersEndsInTimeAndWhenItIsCancelled) {
   canceller.join();
 }
 
+TEST_P(ReadStreamTest, AReadThatIsSentMoreThanWasAskedForEnds) {
+  Start([](Stream& stream) {
+    v1::ReadBuildFileRequest request;
+    stream.Read(&request);
+    v1::ReadBuildFileResponse response;
+    for (int i = 0; i < 4000; ++i) {
+      v1::FileReadPart* const part = response.add_parts();
+      part->set_id(request.reads(0).id());
+      part->mutable_message();  // There is nothing in it.
+    }
+    stream.Write(response);
+    return Silent(stream);
+  });
+  const auto stream = Ask(0);
+  absl::StatusOr<std::optional<PeerMessage>> message;
+  int messages = -1;
+  do {
+    message = stream->Next(absl::InfiniteFuture());
+    ++messages;
+  } while (message.ok());
+  EXPECT_TRUE(absl::IsDataLoss(message.status())) << message.status();
+  EXPECT_LT(messages, 4000);
+}
+
 TEST_P(ReadStreamTest, WhatThePeerSaysForgesNoLineOfTheLog) {
   Start([](Stream&) {
     return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "no\nevent=\"forged\"");

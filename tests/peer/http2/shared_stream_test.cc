@@ -193,6 +193,27 @@ TEST_F(SharedStreamTest, AReadBeyondWhatThePeerTakesWaitsHereAndMayBeGivenUp) {
   EXPECT_EQ(NextMessage(), (Asked{.reads = {id_of_next}, .cancelled = {}}));
 }
 
+TEST_F(SharedStreamTest, AReadThatIsSentMoreThanWasAskedForEnds) {
+  const auto read = Ask();
+  EXPECT_EQ(NextMessage(), (Asked{.reads = {2}, .cancelled = {}}));
+  v1::ReadBuildFileResponse response;
+  for (int i = 0; i < 4000; ++i) {
+    v1::FileReadPart* const part = response.add_parts();
+    part->set_id(2);
+    part->mutable_message();  // There is nothing in it.
+  }
+  server_->SendMessage(1, response.SerializeAsString());
+  absl::StatusOr<std::optional<ReadPart>> part;
+  int parts = -1;
+  do {
+    part = stream_->Await(*read, absl::InfiniteFuture());
+    ++parts;
+  } while (part.ok());
+  EXPECT_TRUE(absl::IsDataLoss(part.status())) << part.status();
+  EXPECT_LT(parts, 4000);
+  EXPECT_TRUE(stream_->IsAlive());
+}
+
 // A peer that is being dialled.
 class PendingSocket final : public Socket {
  public:

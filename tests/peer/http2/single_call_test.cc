@@ -56,5 +56,33 @@ TEST_F(SingleCallTest, AnErrorInsideAMessageIsTheCallsEnd) {
   }
 }
 
+// Its window alone would let in a million and a half of them.
+TEST_F(SingleCallTest, MessagesOfNothingAreNotKeptWithoutEnd) {
+  constexpr int kSent = 200'000;
+  Start([](test::ScriptedServer& server) {
+    server.ReadFrame(FrameType::kData);
+    server.SendHeaders(1);
+    std::string bytes;
+    for (int i = 0; i < kSent; ++i) bytes += test::Prefixed("");
+    server.SendFrame(FrameType::kData, 0, 1, bytes);
+    server.ReadFrame(FrameType::kData);
+    server.Answer(3, "answer");
+    EXPECT_EQ(server.ReadFrame(FrameType::kRstStream).header.stream, 1u);
+  });
+  const auto call = Call();
+  const auto other = Call();
+  EXPECT_TRUE((*other->Next(absl::InfiniteFuture())).has_value());  // All of it is here by now.
+  int taken = 0;
+  absl::StatusOr<std::optional<MessageBytes>> message;
+  while ((message = call->Next(absl::InfiniteFuture())).ok()) {
+    ASSERT_TRUE(message->has_value());
+    ++taken;
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(message.status())) << message.status();
+  EXPECT_GT(taken, 100'000) << "a slow reader of a large file of zeros may have as many to come";
+  EXPECT_LT(taken, kSent);
+  EXPECT_TRUE(call->has_ended());
+}
+
 }  // namespace
 }  // namespace peerchunk::http2

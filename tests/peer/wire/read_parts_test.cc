@@ -1,9 +1,11 @@
 #include "peer/wire/read_parts.h"
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -91,6 +93,99 @@ TEST(ReadPartsTest, RandomBytesNeverDoMoreThanFail) {
     const auto parts = DecodeReadParts(Buffer(bytes, 1 + random() % 300));
     EXPECT_TRUE(parts.ok() || absl::IsDataLoss(parts.status())) << parts.status();
   }
+}
+
+TEST(ReadPartsTest, AnErrorsTextIsCutAndNothingIsKeptForIt) {
+  v1::ReadBuildFileResponse response;
+  response.add_parts()->mutable_error()->set_code(14);
+  response.mutable_parts(0)->mutable_error()->set_message("\"\n" + std::string(1 << 20, 'x'));
+  MessageBytes message = Buffer(response.SerializeAsString());
+  const std::weak_ptr<const void> kept = message.owner;
+  const auto parts = DecodeReadParts(message);
+  message = {};
+  ASSERT_TRUE(parts.ok());
+  EXPECT_EQ(parts->at(0).error.message(), "??" + std::string(1022, 'x'));
+  EXPECT_TRUE(kept.expired());
+}
+
+TEST(ReadPartsTest, MorePartsThanThereAreReadsIsDataLoss) {
+  v1::ReadBuildFileResponse response;
+  for (int i = 0; i < 10'000; ++i) response.add_parts()->mutable_message();
+  EXPECT_TRUE(absl::IsDataLoss(DecodeReadParts(Buffer(response.SerializeAsString())).status()));
+}
+
+// A message of `bytes` of which the first part has `part_bytes` of data; the rest is another's.
+MessageBytes MessageWithPart(size_t bytes, size_t part_bytes) {
+  v1::ReadBuildFileResponse response;
+  for (const size_t size : {part_bytes, bytes - part_bytes}) {
+    response.add_parts()->mutable_message()->mutable_extent()->set_data(std::string(size, 'p'));
+  }
+  return Buffer(response.SerializeAsString());
+}
+
+// However little of each message is a read's, and however many reads there are.
+TEST(ReadPartDecoderTest, PartsKeepLittleMoreThanTheyAre) {
+  ReadPartDecoder decoder;
+  std::vector<std::weak_ptr<const void>> messages;
+  std::vector<ReadPart> parts;
+  for (int i = 0; i < 50; ++i) {
+    MessageBytes message = MessageWithPart(kMiB, 1);
+    messages.push_back(message.owner);
+    auto decoded = decoder.Decode(std::move(message));
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    parts.push_back(std::move(decoded->at(0)));
+  }
+  const auto kept = [&] {
+    return std::count_if(messages.begin(), messages.end(),
+                         [](const auto& message) { return !message.expired(); });
+  };
+  EXPECT_LE(static_cast<size_t>(kept()), ReadPartDecoder::kMostKeptBytes / kMiB);
+  EXPECT_GE(kept(), 5);
+  for (const ReadPart& part : parts) EXPECT_EQ(Bytes(part.message), Bytes(parts[0].message));
+  // What fills its message stays where it is.
+  MessageBytes large = MessageWithPart(kMiB, kMiB / 2);
+  const char* const begin = large.pieces[0].data();
+  const char* const end = begin + large.pieces[0].size();
+  const auto in_place = decoder.Decode(std::move(large));
+  const char* const at = in_place->at(0).message.pieces[0].data();
+  EXPECT_TRUE(at >= begin && at < end);
+  // Once they are gone, so are the messages, and others are kept again.
+  parts.clear();
+  EXPECT_EQ(kept(), 0);
+  MessageBytes next = MessageWithPart(kMiB, 1);
+  const std::weak_ptr<const void> owner = next.owner;
+  const auto last = decoder.Decode(std::move(next));
+  EXPECT_FALSE(owner.expired());
+}
+
+ReadPart PartOf(std::string bytes) {
+  ReadPart part;
+  part.message = Buffer(std::move(bytes));
+  return part;
+}
+
+TEST(WaitingPartsTest, AsMuchAsIsAskedForWaitsAndNoMore) {
+  WaitingParts parts;
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_EQ(parts.Add(PartOf(std::string(4096, 'x'))), absl::OkStatus());
+  }
+  absl::Status full;
+  size_t more = 0;
+  while ((full = parts.Add(PartOf("x"))).ok()) ++more;
+  EXPECT_TRUE(absl::IsDataLoss(full));
+  EXPECT_LT(more, 2000u) << "a part is more than its bytes";
+  while (!parts.empty()) parts.Take();
+  EXPECT_EQ(parts.Add(PartOf("x")), absl::OkStatus());
+}
+
+TEST(WaitingPartsTest, NothingComesBehindAnError) {
+  WaitingParts parts;
+  ReadPart error;
+  error.error = absl::UnavailableError("gone");
+  for (int i = 0; i < 10'000; ++i) EXPECT_EQ(parts.Add(error), absl::OkStatus());
+  EXPECT_EQ(parts.Add(PartOf("x")), absl::OkStatus());
+  EXPECT_TRUE(absl::IsUnavailable(parts.Take().error));
+  EXPECT_TRUE(parts.empty());
 }
 
 }  // namespace
