@@ -75,9 +75,10 @@ class PeerStream {
   virtual void Cancel() = 0;
 };
 
-// The wire as the rest of the module sees it: mocked in unit tests, gRPC in peer/grpc. One client
-// stands for one peer and lane; its calls share a connection that is made when first needed.
-// Thread-safe; kept alive by its users, and its channel by the pool until the last call is over.
+// The wire as the rest of the module sees it: mocked in unit tests, an HTTP/2 client in peer/http2,
+// and gRPC's in peer/grpc for credentials that only that knows. One client stands for one peer and
+// lane; its calls share a connection that is made when first needed. Thread-safe; kept alive by its
+// users, and its channel by the pool until the last call is over.
 class ChunkServiceClient {
  public:
   virtual ~ChunkServiceClient() = default;

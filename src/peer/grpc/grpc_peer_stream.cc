@@ -124,7 +124,8 @@ absl::StatusOr<std::optional<PeerMessage>> GrpcPeerStream::Next(absl::Time wait_
     arrived_.reset();
     if (!decoded.ok()) {
       context_.TryCancel();
-      return decoded.status();
+      end_ = decoded.status();
+      return *end_;
     }
     current_.emplace(*std::move(decoded));
     return current_->message();

@@ -57,7 +57,7 @@ class GrpcPeerStream final : public PeerStream {
   std::optional<grpc::ByteBuffer> arrived_;
   std::optional<MessageDecoder> current_;  // What the caller's pieces point into.
   grpc::Status finish_status_;
-  std::optional<absl::Status> end_;  // Set once, when the call is over.
+  std::optional<absl::Status> end_;  // Set once: the call is over, or given up as malformed.
   // Last, so that it is gone before anything it cancels.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel_;
 };

@@ -54,6 +54,7 @@ absl::StatusOr<Context> MakeContext(const TlsFiles& files) {
   Context context(SSL_CTX_new(TLS_client_method()));
   if (context == nullptr) return failed("TLS");
   SSL_CTX_set_min_proto_version(context.get(), TLS1_2_VERSION);
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_RENEGOTIATION);  // RFC 9113 section 9.2.1.
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_mode(context.get(),
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);

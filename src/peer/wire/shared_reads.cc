@@ -34,13 +34,16 @@ void SharedReadPeerStream::Ask() {
 void SharedReadPeerStream::Cancel() {
   std::shared_ptr<SharedReads> calls;
   std::shared_ptr<SharedReads::Read> read;
+  PeerStream* alone = nullptr;
   {
     MutexLock lock(mutex_);
     cancelled_ = true;
     calls = calls_;
     read = read_;
+    alone = alone_.get();
   }
   if (calls != nullptr) calls->Cancel(*read);
+  if (alone != nullptr) alone->Cancel();
 }
 
 bool SharedReadPeerStream::IsAlive() const {
@@ -50,7 +53,14 @@ bool SharedReadPeerStream::IsAlive() const {
 bool SharedReadPeerStream::GoesOn(const absl::Status& why) {
   if (begun_ || absl::IsCancelled(why)) return false;
   if (absl::IsUnimplemented(why)) {
-    alone_ = ways_.alone();
+    std::unique_ptr<PeerStream> alone = ways_.alone();
+    bool cancelled = false;
+    {
+      MutexLock lock(mutex_);
+      alone_ = std::move(alone);
+      cancelled = cancelled_;
+    }
+    if (cancelled) alone_->Cancel();
     return true;
   }
   std::shared_ptr<SharedReads> calls;

@@ -70,6 +70,7 @@ class SharedReadPeerStream final : public PeerStream {
   std::shared_ptr<SharedReads> calls_ PEERCHUNK_GUARDED_BY(mutex_);
   std::shared_ptr<SharedReads::Read> read_ PEERCHUNK_GUARDED_BY(mutex_);
   bool cancelled_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+  // Set once, by the reader's thread under the lock; that thread needs no lock to read it.
   std::unique_ptr<PeerStream> alone_;
   std::optional<MessageDecoder> current_;  // What the caller's pieces point into.
   bool begun_ = false;

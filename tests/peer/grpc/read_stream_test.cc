@@ -51,11 +51,17 @@ class ScriptedService final : public v1::ChunkService::Service {
     *read.mutable_read() = *request;
     v1::FileReadPart part;
     Answer(read, &part);
+    if (malformed_first) {
+      v1::GetBuildFileResponse malformed;
+      malformed.mutable_extent();  // An empty one.
+      writer->Write(malformed);
+    }
     writer->Write(part.message());
     return grpc::Status::OK;
   }
 
   std::function<grpc::Status(Stream&)> serve;
+  bool malformed_first = false;  // What GetBuildFile answers.
   std::atomic<int> streams = 0;
   std::atomic<int> calls = 0;
 };
@@ -437,6 +443,16 @@ TEST_P(ReadStreamTest, WhatThePeerSaysForgesNoLineOfTheLog) {
     return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "no\nevent=\"forged\"");
   });
   EXPECT_EQ(Finish(*Ask(0), 0), absl::FailedPreconditionError("no?event=?forged?"));
+}
+
+TEST_P(ReadStreamTest, AMalformedMessageIsTheEndOfACallByItself) {
+  service_.malformed_first = true;
+  Start(Serve);
+  const auto stream = client_->GetBuildFile({.file = kFile, .offset = 0}, {});
+  const absl::Status end = stream->Next(absl::InfiniteFuture()).status();
+  EXPECT_TRUE(absl::IsDataLoss(end)) << end;
+  EXPECT_FALSE(stream->IsAlive());
+  EXPECT_EQ(stream->Next(absl::InfiniteFuture()).status(), end);
 }
 
 TEST_P(ReadStreamTest, ManyReadersComeAndGo) {

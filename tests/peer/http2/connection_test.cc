@@ -100,7 +100,6 @@ TEST_F(ConnectionTest, SettingsAndPingsAreConfirmed) {
   EXPECT_EQ(sink->messages(), std::vector<std::string>{""});
 }
 
-// Several calls at once, their messages cut into frames and those into pieces at random.
 TEST_F(ConnectionTest, WhoeverTendsItAnswersWhileNobodyWaits) {
   std::atomic<int> pongs = 0;
   Start([&](ScriptedServer& server) {
@@ -119,6 +118,7 @@ TEST_F(ConnectionTest, WhoeverTendsItAnswersWhileNobodyWaits) {
   EXPECT_EQ(pongs, 2);
 }
 
+// Several calls at once, their messages cut into frames and those into pieces at random.
 TEST_F(ConnectionTest, MessagesArriveWholeHoweverTheyAreCut) {
   constexpr uint32_t kCalls = 3;
   for (int seed = 0; seed < 30; ++seed) {
@@ -604,7 +604,6 @@ TEST_F(ConnectionTest, CancelEndsAWaitWhetherItDrivesOrNot) {
   EXPECT_TRUE(connection_->HasNoCallsBut(0));
 }
 
-// Whoever has its answer leaves the driving to another.
 // A call whose messages go to memory that is not the connection's.
 class PlacedCallTest : public ConnectionTest {
  protected:
