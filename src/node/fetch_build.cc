@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/rename.h"
+#include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
@@ -17,14 +18,6 @@
 
 namespace peerchunk {
 namespace {
-
-constexpr uint64_t kMaxMetadataBytes = 64 * kMiB;
-constexpr uint64_t kMaxSnapfileBytes = kGiB;
-
-uint64_t BlobLimit(FileKind kind) {
-  if (IsHeader(kind)) return kMaxHeaderFileBytes;
-  return kind == FileKind::kMetadata ? kMaxMetadataBytes : kMaxSnapfileBytes;
-}
 
 class ProviderContent final : public BuildContent {
  public:
@@ -35,7 +28,7 @@ class ProviderContent final : public BuildContent {
                                                           const ReadOptions& options) override {
     PEERCHUNK_ASSIGN_OR_RETURN(const auto blob,
                                provider_->OpenBlob(BuildFileId{build_, kind}.ObjectPath()));
-    StringSink sink(BlobLimit(kind));
+    StringSink sink(MaxBlobBytes(kind));
     const absl::Status read = blob->WriteTo(sink, options);
     if (absl::IsNotFound(read)) return nullptr;
     PEERCHUNK_RETURN_IF_ERROR(read);
@@ -320,7 +313,8 @@ class Fetch {
     const std::string& bytes = *blobs_[kind];
     Begin(kind, bytes.size());
     FetchedFile file{.kind = kind, .size = bytes.size(), .crc32c = Crc32c(bytes)};
-    const absl::StatusOr<std::string> old = folder_.ReadSmallFile(FileName(kind), BlobLimit(kind));
+    const absl::StatusOr<std::string> old =
+        folder_.ReadSmallFile(FileName(kind), MaxBlobBytes(kind));
     file.was_there = old.ok() && *old == bytes;
     if (!file.was_there) {
       if (!absl::IsNotFound(old.status()) && !options_.overwrite) return Occupied(kind);

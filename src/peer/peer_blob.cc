@@ -4,15 +4,12 @@
 #include <string>
 
 #include "peer/peer_version.h"
+#include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
 namespace {
-
-// FORMATS section 2: what a header may hold uncompressed; metadata.json is a small file.
-constexpr uint64_t kMaxHeaderBytes = 256 * kMiB;
-constexpr uint64_t kMaxMetadataBytes = 64 * kMiB;
 
 absl::Status WriteExtent(const Extent& extent, ByteSink& sink) {
   static constexpr char kZeros[64 * kKiB] = {};
@@ -47,7 +44,7 @@ absl::Status PeerBlob::WriteTo(ByteSink& sink, const ReadOptions& options) {
 }
 
 absl::Status PeerBlob::WriteWhole(SourceReader& reader, ByteSink& sink) const {
-  const uint64_t limit = IsHeader(kind_) ? kMaxHeaderBytes : kMaxMetadataBytes;
+  const uint64_t limit = MaxBlobBytes(kind_);
   std::string whole;
   while (true) {
     PEERCHUNK_ASSIGN_OR_RETURN(const auto piece, reader.Next());

@@ -54,11 +54,6 @@ absl::Status CheckHeader(const BuildId& id, const SnapshotFiles& files, const Fi
 
 }  // namespace
 
-uint64_t MaxBlobBytes(FileKind blob) {
-  if (IsHeader(blob)) return kMaxHeaderFileBytes;
-  return blob == FileKind::kSnapfile ? kMaxSnapfileBytes : kMaxMetadataBytes;
-}
-
 absl::Status CheckUncompressed(const Header& header) {
   for (const Layer& layer : header.Layers()) {
     const BuildRecord* record = header.FindBuild(layer.build_id);

@@ -14,9 +14,6 @@
 
 namespace peerchunk {
 
-// The largest blob of this kind that a pause accepts and a load reads: the same on both sides.
-uint64_t MaxBlobBytes(FileKind blob);
-
 // Unimplemented when the header maps a diff that lies in the base compressed, under another name.
 absl::Status CheckUncompressed(const Header& header);
 

@@ -7,8 +7,10 @@
 
 #include <gtest/gtest.h>
 
+#include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
+#include "tests/build/held_executor.h"
 #include "tests/peer/peer_fixture.h"
 #include "tests/support/simulation.h"
 
@@ -1293,6 +1295,27 @@ TEST_F(SourceReaderTest, HeaderIsReadAgainWholeFromTheNextSource) {
   EXPECT_EQ(world_.Bytes(kind).base, bytes_.size());
   EXPECT_EQ(world_.metrics.CounterValue("peerchunk_wasted_bytes_total", {{"reason", "restart"}}),
             400'000u);
+}
+
+// All that a pause accepts can be read, and no more is taken into memory.
+TEST_F(SourceReaderTest, HeaderOfTheLargestSizeIsReadWhole) {
+  for (const auto& [kind, size] : {std::pair(FileKind::kMemfileHeader, kMaxHeaderFileBytes),
+                                   std::pair(FileKind::kRootfsHeader, kMaxHeaderFileBytes + 1)}) {
+    SCOPED_TRACE(size);
+    A().PutFile(FileOf(kind), std::string(1, '\0'));
+    A().AddFault({.file = kind, .alter = [size = size](PeerMessage& m) {  // Of zeros alone.
+                    m.head->total_size = m.extent->length = m.next_offset = size;
+                    m.head->file_crc32c = Crc32cOfZeros(size);
+                  }});
+    Go([&, kind = kind, size = size] {
+      CheckingSink sink;
+      const absl::Status read =
+          (*provider_->OpenBlob(FileOf(kind).ObjectPath()))->WriteTo(sink, {});
+      EXPECT_EQ(read.code(), size <= kMaxHeaderFileBytes ? absl::StatusCode::kOk
+                                                         : absl::StatusCode::kResourceExhausted);
+      EXPECT_EQ(sink.bytes.size(), size <= kMaxHeaderFileBytes ? size : 0);
+    });
+  }
 }
 
 TEST_F(SourceReaderTest, HeaderWithAnotherChecksumThanDeclaredIsNeverSeen) {

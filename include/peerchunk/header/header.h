@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
+#include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/header/build_record.h"
@@ -23,8 +24,6 @@ inline constexpr uint64_t kMaxBuildsInMapping = 65'535;  // V5: its table of bui
 // Ours, to bound memory in every version: as many mappings as a V4 header has room for.
 inline constexpr uint64_t kMaxMappings = kMaxUncompressedHeaderBytes / 40;
 inline constexpr uint64_t kMaxDeviceBytes = uint64_t{1} << 62;
-// A header file: 256 MiB and what framing can add.
-inline constexpr uint64_t kMaxHeaderFileBytes = 257 * kMiB;
 
 // The fixed part of a header file.
 struct HeaderMetadata {

@@ -10,6 +10,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/build_id.h"
 #include "peerchunk/base/build_state.h"
 #include "peerchunk/base/clock.h"
@@ -21,11 +22,6 @@
 #include "peerchunk/build/local_build_file.h"
 
 namespace peerchunk {
-
-// The largest blobs that a pause accepts; a load reads them whole and has the same limits. For
-// headers see kMaxHeaderFileBytes.
-inline constexpr uint64_t kMaxSnapfileBytes = kGiB;
-inline constexpr uint64_t kMaxMetadataBytes = 64 * kMiB;
 
 // The files of a snapshot that an orchestrator hands over, by absolute path. metadata and the
 // rootfs pair are required; memfile, its header and the snapfile come all three, or not at all when
