@@ -44,7 +44,7 @@ bool BuildKnowledge::ObserveHead(PeerStanding* peer, FileKind kind, const FileHe
       if (!Declare(peer, kind, head, least_size)) return false;
       break;
     case Availability::kAbsent:
-      return !file.declared || file.declared->by != peer;
+      return !file.declared;
     case Availability::kNotAvailable:
     case Availability::kNotYet:
       break;

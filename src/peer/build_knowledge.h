@@ -65,8 +65,8 @@ class BuildKnowledge {
 
   // Takes in a status; older ones of the same incarnation are ignored, DURABLE is final.
   void ObserveStatus(PeerStanding* peer, const BuildStatus& status);
-  // Takes in a head. False when it contradicts what was declared before, or declares a file of less
-  // than `least_size` bytes.
+  // Takes in a head. False when it contradicts what was declared before, whoever did (ABSENT, of a
+  // file that was declared, does), or declares a file of less than `least_size` bytes.
   bool ObserveHead(PeerStanding* peer, FileKind kind, const FileHead& head,
                    uint64_t least_size = 0);
   // Takes in the end of a call that ReactTo described; `hint` is the peer's own. With a quarantine

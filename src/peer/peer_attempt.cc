@@ -167,12 +167,14 @@ PeerAttempt::Step PeerAttempt::Judge(const PeerMessage& message) {
 PeerAttempt::Step PeerAttempt::JudgeHead(const FileHead& head, const PeerMessage& message) {
   if (!sources_.knowledge->ObserveHead(peer_.standing(), plan_.request.file.kind, head,
                                        plan_.least_size)) {
-    Step step = Fail(PeerEvent::kContradiction,
-                     absl::DataLossError(
-                         head.total_size < plan_.least_size
-                             ? absl::StrCat("the peer declares ", head.total_size,
-                                            " bytes of a file that has at least ", plan_.least_size)
-                             : "the peer declares another size or checksum than before"));
+    std::string cause = "the peer declares another size or checksum than before";
+    if (head.availability == Availability::kAbsent) {
+      cause = "the peer says that the build has no such file, which was declared before";
+    } else if (head.total_size < plan_.least_size) {
+      cause = absl::StrCat("the peer declares ", head.total_size,
+                           " bytes of a file that has at least ", plan_.least_size);
+    }
+    Step step = Fail(PeerEvent::kContradiction, absl::DataLossError(cause));
     if (message.extent) step.dropped_bytes = message.extent->zero ? 0 : message.extent->length;
     return step;
   }

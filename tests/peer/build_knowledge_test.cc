@@ -75,7 +75,10 @@ TEST_F(BuildKnowledgeTest, DeclarationMustStayTheSameInEveryAnswer) {
   EXPECT_TRUE(Observe(b_, Declares(100, std::nullopt)));
   EXPECT_FALSE(Observe(a_, Declares(101)));
   EXPECT_FALSE(Observe(b_, Declares(100, 8)));
-  EXPECT_FALSE(Observe(a_, {.availability = Availability::kAbsent}));
+  for (PeerStanding* const peer : {a_, b_}) {
+    EXPECT_FALSE(Observe(peer, {.availability = Availability::kAbsent}));
+  }
+  EXPECT_TRUE(Observe(b_, {.availability = Availability::kAbsent}, FileKind::kSnapfile));
   EXPECT_EQ(knowledge_.Declared(kFile)->size, 100u);
   EXPECT_TRUE(Observe(a_, Declares(5), FileKind::kRootfs)) << "each file has its own";
 }

@@ -420,6 +420,19 @@ TEST_F(SourceReaderTest, AbsentIsNotFoundAtOnce) {
   EXPECT_EQ(took, absl::ZeroDuration());
 }
 
+TEST_F(SourceReaderTest, AbsentOfAFileThatAnotherPeerDeclaredIsAContradiction) {
+  UsePeers({kPeerA, kPeerB});
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  A().AddFault({.after_bytes = kMiB / 2, .error = absl::UnavailableError("gone")});
+  B().PutAbsent(FileOf(kDiff));
+  GoRead(bytes_);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, kMiB / 2);
+  EXPECT_EQ(world_.Bytes(kDiff).base, kMiB / 2);
+  EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
+  EXPECT_EQ(world_.Fallbacks("absent"), 0u);
+}
+
 // --- Durable -------------------------------------------------------------------------------------
 
 TEST_F(SourceReaderTest, DurableBuildComesFromTheBaseForEveryReader) {
