@@ -61,6 +61,7 @@ absl::Status SourceReader::StartBase() {
 absl::Status SourceReader::TakeStat(const ObjectStat& stat) {
   if (plan_.head_only) {
     stat_ = stat;
+    size_from_base_ = true;
     return absl::OkStatus();
   }
   const bool checked_whole =

@@ -89,6 +89,7 @@ absl::Status SourceReader::LearnSize() {
                     options_);
   PEERCHUNK_ASSIGN_OR_RETURN(const ObjectStat stat, head.Stat());
   size_ = stat.size;
+  if (stat.crc32c) file_crc32c_ = stat.crc32c;
   size_from_base_ = head.size_from_base_;
   return absl::OkStatus();
 }

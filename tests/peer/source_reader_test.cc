@@ -496,6 +496,24 @@ TEST_F(SourceReaderTest, BaseThatDiffersFromWhatADurablePeerDeclaredWins) {
   EXPECT_EQ(world_.Quarantines("base_differs"), 1u);
 }
 
+// The base has told the size, though it could not give all of the bytes.
+TEST_F(SourceReaderTest, PeerThatDeclaresLessThanTheBaseHasIsNotBelievedInTheMiddle) {
+  A().SetState(kBuild, BuildState::kDurable);
+  Complete(kDiff, bytes_);
+  Go([&] { ReadBlob(*provider_, FileKind::kSnapfile).status().IgnoreError(); });
+  A().PutFile(FileOf(kDiff), bytes_.substr(0, 500'000));
+  world_.base.AddFault(
+      {.times = 1, .after_bytes = 300'000, .error = absl::UnavailableError("base hiccup")});
+  Go([&] {
+    const auto read = ReadRange(*provider_, 0, bytes_.size(), Within(absl::Seconds(5)));
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == bytes_) << read->size();
+  });
+  EXPECT_EQ(A().requests().back().offset, 300'000u);
+  EXPECT_EQ(world_.Quarantines("contradiction"), 1u);
+  EXPECT_EQ(world_.Bytes(kDiff).peer, 0u);
+}
+
 TEST_F(SourceReaderTest, NewerMetadataOfADurableBuildComesFromThePeer) {
   A().PutFile(FileOf(FileKind::kMetadata), "new", 2);
   world_.Seed(FileKind::kMetadata, "old");
