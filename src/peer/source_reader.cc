@@ -25,6 +25,7 @@ SourceReader::SourceReader(std::shared_ptr<const SourceSet> sources, const Plan&
       random_(static_cast<uint32_t>(sources_->directory->NextSeed())),
       reached_(plan.offset),
       progress_at_(sources_->clock().Now()),
+      returned_at_(progress_at_),
       round_(sources_->peers.size()),
       round_began_(progress_at_),
       backoff_(sources_->budgets().retry_backoff) {
@@ -59,7 +60,9 @@ SourceReader::~SourceReader() { LeavePeer(); }
 
 absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Next() {
   if (!failed_.ok()) return failed_;
+  PassOverAbsence();
   auto piece = Advance();
+  returned_at_ = Now();
   if (piece.ok()) return piece;
   LeavePeer();
   base_reader_.reset();
@@ -72,6 +75,13 @@ absl::StatusOr<std::optional<SourceReader::Piece>> SourceReader::Next() {
   failed_ = Annotate(piece.status(),
                      absl::StrCat("read ", sources_->FileId(plan_.kind).ObjectPath(), range));
   return failed_;
+}
+
+void SourceReader::PassOverAbsence() {
+  const absl::Duration away = Now() - returned_at_;
+  progress_at_ += away;
+  round_began_ += away;
+  window_began_ += away;
 }
 
 absl::StatusOr<ObjectStat> SourceReader::Stat() {

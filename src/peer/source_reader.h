@@ -93,6 +93,8 @@ class SourceReader {
   };
   using MaybePiece = std::optional<Piece>;
 
+  // The caller asks again: the time it was away counts for nothing.
+  void PassOverAbsence();
   absl::StatusOr<MaybePiece> Advance();
   // Cuts the range to the size, which is known.
   absl::Status ClipRange();
@@ -178,6 +180,7 @@ class SourceReader {
   absl::Status failed_;
   bool done_ = false;
   absl::Time progress_at_;
+  absl::Time returned_at_;  // To the caller, whose own time is not this read's.
   bool from_peer_ = false;  // Some byte handed out came from a peer.
   uint32_t crc_so_far_ = 0;
   bool restarted_ = false;

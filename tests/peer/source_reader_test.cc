@@ -876,6 +876,31 @@ TEST_F(SourceReaderTest, StallClockStopsWhileTheCallerIsAway) {
   EXPECT_EQ(world_.Fallbacks("stall"), 0u);
 }
 
+TEST_F(SourceReaderTest, CallerMayBeAwayForLongerThanAReadMayStandStill) {
+  Serve(kDiff, bytes_);
+  Complete(kDiff, bytes_);
+  for (const bool from_peer : {true, false}) {
+    SCOPED_TRACE(from_peer);
+    if (!from_peer) A().Kill();
+    Go([&] {
+      auto object = provider_->OpenSeekable(FileOf(kDiff).ObjectPath());
+      auto reader = (*object)->OpenRangeReader(0, UINT64_MAX, {});
+      uint64_t got = 0;
+      while (true) {
+        sim_.SleepUntil(sim_.Now() + budgets_.give_up + absl::Seconds(1));
+        const auto extent = (*reader)->Next();
+        ASSERT_OK(extent);
+        if (!extent->has_value()) break;
+        got += (*extent)->length;
+      }
+      EXPECT_EQ(got, bytes_.size());
+    });
+  }
+  EXPECT_EQ(world_.Bytes(kDiff).peer, bytes_.size());
+  EXPECT_EQ(world_.Bytes(kDiff).base, bytes_.size());
+  EXPECT_EQ(world_.Fallbacks("base_stalled"), 0u);
+}
+
 TEST_F(SourceReaderTest, DeadlineOfTheCallerIsKeptEverywhere) {
   const auto silent_peer = [&] { A().AddFault({.after_bytes = 5, .stall = true}); };
   const auto silent_base = [&] {
