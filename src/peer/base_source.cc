@@ -86,12 +86,16 @@ absl::Status JudgeByDeclared(const SourceSet& sources, FileKind kind, BaseTrust 
 BaseAdmission AdmitBase(const SourceSet& sources, FileKind kind, BaseTrust trust, bool want_stat,
                         const ReadOptions& options) {
   BuildKnowledge& knowledge = *sources.knowledge;
-  if (trust == BaseTrust::kIfComplete && kind != FileKind::kMetadata) {
+  const bool declared = knowledge.Declared(kind).has_value();
+  // What the base was to be equal to may have been dropped since: then it is as if nobody had said.
+  const bool if_complete =
+      trust == BaseTrust::kIfComplete || (trust == BaseTrust::kIfEqual && !declared);
+  if (if_complete && kind != FileKind::kMetadata) {
     if (absl::Status complete = FindComplete(sources, options); !complete.ok()) {
       return Refuse(std::move(complete));
     }
   }
-  const bool compare = knowledge.Declared(kind) && !knowledge.BaseFoundEqual(kind);
+  const bool compare = declared && !knowledge.BaseFoundEqual(kind);
   BaseAdmission admission{.complete = knowledge.complete_in_base()};
   if (!want_stat && !compare) return admission;
   auto stat = StatInBase(sources, kind, options);

@@ -1195,6 +1195,36 @@ TEST_F(SourceReaderTest, HedgeThatNeverBeganCostsNoToken) {
   EXPECT_EQ(world.Hedges("refused"), 0u);
 }
 
+// When the hedge was ordered, the base had to be equal to what the peer declared. When it begins,
+// the peer has been convicted, and nothing is left to be equal to.
+TEST_F(SourceReaderTest, HedgeWithNothingToCompareAnyMoreNeedsACompleteUpload) {
+  HeldExecutor held;
+  Simulation sim(1);
+  PeerWorld world(sim, &held);
+  world.Node().PutFile(FileOf(kDiff), bytes_);
+  world.Seed(kDiff, SampleBytes(kMiB, 9));  // Another object, and no metadata.json.
+  const auto provider = world.Open();
+  world.Node().AddFault({.heads_too = false, .times = 1, .stall = true});
+  world.Node().AddFault({.heads_too = false, .corrupt = true});
+  sim.Spawn([&] {
+    ASSERT_OK((*provider->OpenSeekable(FileOf(kDiff).ObjectPath()))->Size({}));
+    const auto read = ReadAt(*provider, 0, 4096);
+    ASSERT_OK(read);
+    EXPECT_TRUE(*read == bytes_.substr(0, 4096));
+  });
+  sim.SpawnAt(sim.Now() + absl::Seconds(1), [&] {
+    ReadOptions options;
+    options.deadline = sim.Now() + absl::Milliseconds(500);
+    options.sources = SourcePolicy::kPeerOnly;
+    EXPECT_EQ(CodeOf(ReadAt(*provider, 0, 4096, options)), absl::StatusCode::kUnavailable);
+    world.Node().ClearFaults();
+    EXPECT_TRUE(held.RunNext());
+  });
+  ASSERT_TRUE(sim.Run(absl::InfiniteFuture()));
+  EXPECT_EQ(world.Hedges("failed"), 1u);
+  EXPECT_EQ(world.Bytes(kDiff).base, 0u);
+}
+
 // The base was whole when it was looked at.
 TEST_F(SourceReaderTest, HedgeThatEndsBeforeTheFileDoesIsAFailureOfTheBase) {
   Serve(kDiff, bytes_);
