@@ -337,23 +337,26 @@ TEST_F(UpstreamTest, RefusedAddressOpensNothingAndDialsNothing) {
 }
 
 TEST_F(UpstreamTest, LanesKeepDemandApartFromBulk) {
-  const auto in_lane = [&](PeerLane lane, int times) {
-    EXPECT_CALL(*connector_, Connect(_, lane)).Times(times);
+  // The other end is told too: its demand comes first there as here.
+  const auto expect = [&](PeerLane lane, int reads) {
+    const PeerLane other = lane == PeerLane::kBulk ? PeerLane::kDemand : PeerLane::kBulk;
+    EXPECT_CALL(*connector_, Connect(_, other)).Times(0);
+    EXPECT_CALL(*connector_, Connect(_, lane))  // Once for all reads of a provider in a lane.
+        .WillOnce(Return(client_));
+    EXPECT_CALL(*client_, GetBuildFile(Field(&PeerRequest::prefetch, lane == PeerLane::kBulk), _))
+        .Times(reads)
+        .WillRepeatedly(
+            [](const PeerRequest&, auto&&) { return Play(Say(Availability::kNotAvailable)); });
   };
-  ON_CALL(*client_, GetBuildFile(_, _)).WillByDefault([](const PeerRequest&, auto&&) {
-    return Play(Say(Availability::kNotAvailable));
-  });
-  in_lane(PeerLane::kBulk, 0);
-  in_lane(PeerLane::kDemand, 1);  // Once for all reads of a provider in a lane.
+  expect(PeerLane::kDemand, 5);
   ReadAt(*provider_, 0, 4096).status().IgnoreError();
   ReadRange(*provider_, 0, 256 * 1024).status().IgnoreError();
   ReadBlob(*provider_, FileKind::kMemfileHeader).status().IgnoreError();
   ReadBlob(*provider_, FileKind::kMetadata).status().IgnoreError();
   Size().status().IgnoreError();
   testing::Mock::VerifyAndClearExpectations(connector_.get());
-  ON_CALL(*connector_, Connect(_, _)).WillByDefault(Return(client_));
-  in_lane(PeerLane::kDemand, 0);
-  in_lane(PeerLane::kBulk, 1);
+  testing::Mock::VerifyAndClearExpectations(client_.get());
+  expect(PeerLane::kBulk, 3);
   ReadOptions prefetch;
   prefetch.priority = Priority::kPrefetch;
   ReadAt(*provider_, 0, 4096, prefetch).status().IgnoreError();
