@@ -75,6 +75,12 @@ WritableDevice::WritableDevice(Device& base, Options options)
                          : &options_.metrics->gauge("peerchunk_mount_overlay_bytes",
                                                     {{"file", Label(options_.kind)}})) {}
 
+WritableDevice::~WritableDevice() {
+  const MutexLock lock(mutex_);
+  if (overlay_bytes_ == nullptr) return;
+  overlay_bytes_->Add(-static_cast<int64_t>(written_.size() * kPageBytes));
+}
+
 absl::StatusOr<size_t> WritableDevice::ReadAt(uint64_t offset, absl::Span<char> out,
                                               const std::stop_token& cancellation) {
   const std::optional<ByteRange> range = ByteRange::Clip(offset, out.size(), size());

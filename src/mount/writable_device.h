@@ -35,6 +35,9 @@ class WritableDevice {
 
   // `base` outlives this.
   WritableDevice(Device& base, Options options);
+  ~WritableDevice();
+  WritableDevice(const WritableDevice&) = delete;
+  WritableDevice& operator=(const WritableDevice&) = delete;
 
   FileKind kind() const { return options_.kind; }
   uint64_t size() const { return base_.size(); }
