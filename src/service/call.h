@@ -36,8 +36,8 @@ struct ServiceContext {
         budget(std::make_shared<ByteBudget>(ByteBudget::Options{
             .limit_bytes = given.max_bytes_in_flight,
             .demand_reserve_bytes = given.demand_reserve_bytes,
-            .in_use = &given.metrics->gauge("peerchunk_served_bytes_in_flight"),
-            .peak = &given.metrics->gauge("peerchunk_served_bytes_in_flight_peak")})),
+            .in_use = &given.metrics->gauge("peerchunk_served_in_flight_bytes"),
+            .peak = &given.metrics->gauge("peerchunk_served_in_flight_peak_bytes")})),
         buffers(std::make_shared<BufferPool>(given.max_bytes_in_flight / 8)),
         active(given.max_streams, given.max_streams_per_peer),
         relaying(given.max_relays, given.max_relays_per_peer),

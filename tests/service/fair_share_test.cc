@@ -96,7 +96,7 @@ class FairShareTest : public testing::Test {
     served_->Add(build_);
   }
   int64_t Gauge(const char* name) { return served_->metrics.gauge(name).value(); }
-  int64_t InFlight() { return Gauge("peerchunk_served_bytes_in_flight"); }
+  int64_t InFlight() { return Gauge("peerchunk_served_in_flight_bytes"); }
   static void Await(const std::function<bool()>& condition) {
     while (!condition()) std::this_thread::yield();
   }
@@ -304,7 +304,7 @@ TEST_F(FairShareTest, MemoryIsFlatInTheSizeOfTheFile) {
                                                          static_cast<int64_t>(small_peak)) /
                                                         static_cast<int64_t>(kKiB)));
   EXPECT_LT(large_peak, small_peak + 8 * kMiB) << "a quarter of the large file";
-  EXPECT_LE(Gauge("peerchunk_served_bytes_in_flight_peak"), static_cast<int64_t>(kLimit));
+  EXPECT_LE(Gauge("peerchunk_served_in_flight_peak_bytes"), static_cast<int64_t>(kLimit));
 }
 
 }  // namespace

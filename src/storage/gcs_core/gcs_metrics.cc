@@ -26,7 +26,7 @@ std::string_view StatusCodeName(absl::StatusCode code) {
 GcsMetrics::GcsMetrics(Metrics& metrics)
     : read_resumes(metrics.counter("peerchunk_gcs_read_resumes_total")),
       write_resumes(metrics.counter("peerchunk_gcs_write_resumes_total")),
-      sessions_restarted(metrics.counter("peerchunk_gcs_sessions_restarted_total")),
+      session_restarts(metrics.counter("peerchunk_gcs_session_restarts_total")),
       first_byte_stalls(metrics.counter("peerchunk_gcs_stalls_total", {{"reason", "first_byte"}})),
       read_stalls(metrics.counter("peerchunk_gcs_stalls_total", {{"reason", "read"}})),
       write_stalls(metrics.counter("peerchunk_gcs_stalls_total", {{"reason", "write"}})),
@@ -36,7 +36,7 @@ GcsMetrics::GcsMetrics(Metrics& metrics)
       first_byte_microseconds(metrics.counter("peerchunk_gcs_first_byte_microseconds_total")),
       first_bytes(metrics.counter("peerchunk_gcs_first_bytes_total")),
       checksum_mismatches(metrics.counter("peerchunk_gcs_checksum_mismatches_total")),
-      parts_left_over(metrics.counter("peerchunk_gcs_parts_left_over_total")) {
+      leftover_parts(metrics.counter("peerchunk_gcs_leftover_parts_total")) {
   for (size_t i = 0; i < kCodes; ++i) {
     const std::string code(kCodeNames[i]);
     attempts_[i] = &metrics.counter("peerchunk_gcs_attempts_total", {{"outcome", code}});

@@ -21,7 +21,7 @@ struct GcsMetrics {
 
   Counter& read_resumes;   // A read went on at the byte reached.
   Counter& write_resumes;  // An upload went on at what the server had.
-  Counter& sessions_restarted;
+  Counter& session_restarts;
   Counter& first_byte_stalls;
   Counter& read_stalls;
   Counter& write_stalls;
@@ -32,7 +32,7 @@ struct GcsMetrics {
   Counter& first_byte_microseconds;
   Counter& first_bytes;
   Counter& checksum_mismatches;
-  Counter& parts_left_over;
+  Counter& leftover_parts;
 
  private:
   static constexpr size_t kCodes = 17;

@@ -199,7 +199,7 @@ absl::Status DeleteParts(GcsContext& context, const std::string& upload, const C
   const absl::StatusOr<uint64_t> deleted =
       DeleteObjects(context, limits, PartsPrefix(context, upload));
   if (deleted.ok()) return absl::OkStatus();
-  context.metrics.parts_left_over.Add();
+  context.metrics.leftover_parts.Add();
   Logger("storage").warn("event=parts_left_over prefix={} cause=\"{}\"",
                          context.Url(PartsPrefix(context, upload)), deleted.status().ToString());
   return deleted.status();

@@ -285,7 +285,7 @@ void ResumableWrite::Restart() {
   best_ = 0;
   write_token_.clear();
   query_token_.clear();
-  context_.metrics.sessions_restarted.Add();
+  context_.metrics.session_restarts.Add();
 }
 
 // Tells the server, as far as it can be told quickly, that nobody will go on with the session. Also

@@ -156,7 +156,7 @@ TEST(GcsProviderTest, PartsThatCannotBeDeletedAreCounted) {
   GcsFixture gcs;
   gcs.Inject(GcsRpc::kListObjects, Kind::kError, Code::kPermissionDenied);
   ASSERT_OK(gcs.Put("a/object", std::string(6 * kMiB, 'x')));
-  EXPECT_EQ(gcs.CounterOf("peerchunk_gcs_parts_left_over_total"), 1u);
+  EXPECT_EQ(gcs.CounterOf("peerchunk_gcs_leftover_parts_total"), 1u);
 }
 
 // --- The check at start

@@ -170,7 +170,7 @@ TEST_F(GcsWriteTest, SessionLostTwiceBeginsAgain) {
   for (int i = 0; i < 2; ++i) gcs_.Inject(GcsRpc::kWriteObject, Kind::kSessionGone);
   ExpectStored(Put(medium_), medium_);
   EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kStartResumableWrite), 3u);
-  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_sessions_restarted_total"), 2u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_session_restarts_total"), 2u);
 }
 
 TEST_F(GcsWriteTest, SessionLostThriceFails) {
@@ -354,7 +354,7 @@ TEST_F(GcsWriteTest, CallersCancelEndsCleaningUp) {
   EXPECT_OK(Put(large_, options));
   EXPECT_LT(Elapsed(), absl::Seconds(5));
   EXPECT_GT(gcs_.fake->Names().size(), 1u);
-  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_parts_left_over_total"), 1u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_leftover_parts_total"), 1u);
   // Left for whoever writes this again.
   ExpectStored(Put(large_), large_);
   EXPECT_EQ(gcs_.fake->CallsOf(GcsRpc::kComposeObject), 1u);
