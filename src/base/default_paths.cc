@@ -30,7 +30,10 @@ std::string AbsolutePath(const std::string& path) {
   if (path.empty()) return path;
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  return error ? path : absolute.lexically_normal().string();
+  if (error) return path;
+  const std::filesystem::path normal = absolute.lexically_normal();
+  // "/a/" has an empty file name; so has "/", whose parent it is itself.
+  return normal.has_filename() ? normal.string() : normal.parent_path().string();
 }
 
 }  // namespace peerchunk

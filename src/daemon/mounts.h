@@ -14,18 +14,20 @@
 
 namespace peerchunk {
 
-// The mounts that this daemon made, by path. The destructor unmounts them all. Thread-safe.
+// The mounts that this daemon made, by path: absolute, without symbolic links. The destructor
+// unmounts them all. Thread-safe.
 class Mounts {
  public:
-  // What guests write goes into folders of their own under `overlay_folder`.
-  // `metrics` is borrowed.
+  // What guests write goes into folders of their own under `overlay_folder`, which is nobody
+  // else's: empty ones that a killed daemon left there are removed. `metrics` is borrowed.
   Mounts(std::string overlay_folder, Metrics* metrics);
   ~Mounts();
 
-  // AlreadyExists: something is mounted there by this daemon. Unimplemented: built without the
-  // mount.
+  // However the path is written. AlreadyExists: something is mounted there by this daemon.
+  // Unavailable after RemoveAll. Unimplemented: built without the mount.
   absl::Status Add(std::shared_ptr<Template> build, const std::string& mount_path);
   absl::Status Remove(const std::string& mount_path);  // NotFound
+  // For good: nothing is mounted afterwards.
   void RemoveAll();
 
   std::vector<std::string> Paths() const;
@@ -40,6 +42,7 @@ class Mounts {
   mutable Mutex mutex_;
   // Null while the mount is being made: the path is taken.
   std::map<std::string, std::unique_ptr<Mount>> by_path_ PEERCHUNK_GUARDED_BY(mutex_);
+  bool closed_ PEERCHUNK_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace peerchunk

@@ -18,8 +18,8 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_split.h>
-#include <absl/strings/strip.h>
 
+#include "base/default_paths.h"
 #include "base/logging.h"
 #include "peerchunk/base/status.h"
 
@@ -69,25 +69,6 @@ bool ServerGone(const std::string& path) {
   return ::statvfs(path.c_str(), &found) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
-// The absolute path without symbolic links. The last component itself is not asked: it may be a
-// mount whose server is dead.
-absl::StatusOr<std::string> Canonical(const std::string& path) {
-  const absl::string_view trimmed = absl::StripSuffix(path, "/");
-  std::filesystem::path whole(std::string(trimmed.empty() ? "/" : trimmed));
-  struct stat found {};
-  std::error_code error;
-  if (lstat(whole.c_str(), &found) == 0 && S_ISLNK(found.st_mode)) {
-    whole = std::filesystem::canonical(whole, error);
-  } else {
-    whole = std::filesystem::absolute(whole, error).lexically_normal();
-    if (!error) {
-      whole = std::filesystem::canonical(whole.parent_path(), error) / whole.filename();
-    }
-  }
-  if (error) return ErrnoStatus(error.value(), path);
-  return whole.string();
-}
-
 absl::Status InUse(const std::string& path, const MountEntry& mounted) {
   return absl::AlreadyExistsError(
       absl::StrCat(path, " is in use: ", mounted.source, " (", mounted.type,
@@ -131,6 +112,19 @@ absl::Status ClearStaleMounts(const std::string& path) {
 
 }  // namespace
 
+absl::StatusOr<std::string> ResolveMountPath(const std::string& path) {
+  std::filesystem::path whole(AbsolutePath(path));
+  struct stat found {};
+  std::error_code error;
+  if (lstat(whole.c_str(), &found) == 0 && S_ISLNK(found.st_mode)) {
+    whole = std::filesystem::canonical(whole, error);
+  } else if (whole.has_filename()) {
+    whole = std::filesystem::weakly_canonical(whole.parent_path(), error) / whole.filename();
+  }
+  if (error) return ErrnoStatus(error.value(), path);
+  return whole.string();
+}
+
 std::vector<MountEntry> ParseMountTable(std::string_view text) {
   std::vector<MountEntry> entries;
   for (const absl::string_view line : absl::StrSplit(AbslView(text), '\n', absl::SkipEmpty())) {
@@ -167,7 +161,7 @@ absl::StatusOr<MountPoint> MountPoint::ClaimAt(const std::string& path) {
   std::error_code error;
   // May fail on a mount whose server is dead; what is really wrong shows below.
   std::filesystem::create_directories(path, error);
-  PEERCHUNK_ASSIGN_OR_RETURN(std::string canonical, Canonical(path));
+  PEERCHUNK_ASSIGN_OR_RETURN(std::string canonical, ResolveMountPath(path));
   PEERCHUNK_RETURN_IF_ERROR(ClearStaleMounts(canonical));
   PEERCHUNK_ASSIGN_OR_RETURN(File folder, File::Open(canonical, O_RDONLY | O_DIRECTORY));
   if (flock(folder.fd(), LOCK_EX | LOCK_NB) != 0) {

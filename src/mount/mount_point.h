@@ -28,6 +28,11 @@ struct MountEntry {
 // Lines that are not understood are left out. Of two mounts at one path the later one is on top.
 std::vector<MountEntry> ParseMountTable(std::string_view text);
 
+// The name by which a mount at `path` is known, however the path is written: absolute, without
+// symbolic links and without a slash at the end. The last component is not asked unless it is a
+// link: it may be a mount whose server is dead. What is not there yet is taken as it is written.
+absl::StatusOr<std::string> ResolveMountPath(const std::string& path);
+
 // OK when `device` ("/dev/fuse") can be opened. FailedPrecondition says what to do.
 absl::Status CheckFuseDevice(const std::string& device);
 

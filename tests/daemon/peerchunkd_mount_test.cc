@@ -1,4 +1,5 @@
 // Mounts that a real daemon makes. Skipped, with the reason, where there is no FUSE.
+#include <sched.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -100,6 +101,21 @@ TEST_F(PeerchunkdMountTest, AMountShowsTheDevicesAndEndsWhenTold) {
   EXPECT_EQ(b_.Tool({"rm", id}).exit_code, 0);
 }
 
+TEST_F(PeerchunkdMountTest, OneMountHoweverItsPathIsWritten) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  std::filesystem::create_directory_symlink(folder_.path(), folder_.PathOf("link"));
+  const std::string id = build_.id.ToString();
+  const std::string through_link = folder_.PathOf("link/mnt");
+  const Finished twice = b_.Tool({"mount", id, through_link});
+  EXPECT_EQ(twice.exit_code, 1);
+  EXPECT_THAT(twice.err, HasSubstr(mount_path_ + " is a mount of this daemon already"));
+  EXPECT_EQ(b_.Tool({"umount", through_link}).exit_code, 0);
+  EXPECT_EQ(b_.Tool({"mount", id, through_link + "/"}).exit_code, 0);
+  EXPECT_EQ(b_.Json({"status"})["mounts"][0], mount_path_);
+  EXPECT_EQ(b_.Tool({"umount", mount_path_}).exit_code, 0);
+  EXPECT_TRUE(std::filesystem::is_empty(mount_path_));
+}
+
 TEST_F(PeerchunkdMountTest, AResumeWhoseFetchFailsLeavesNoMount) {
   PEERCHUNK_MOUNT_OR_SKIP();
   EXPECT_EQ(b_.Tool({"umount", mount_path_}).exit_code, 0);
@@ -126,6 +142,20 @@ TEST_F(PeerchunkdMountTest, ADaemonThatLeavesTakesItsMountsAlong) {
   EXPECT_TRUE(std::filesystem::exists(mount_path_ + "/memfile"));
   EXPECT_EQ(b_.Stop(), 0);
   EXPECT_TRUE(std::filesystem::is_empty(mount_path_));
+}
+
+// The call opens a pipe that nobody writes to, and its end is waited for.
+TEST_F(PeerchunkdMountTest, MountsEndThoughACallHangs) {
+  PEERCHUNK_MOUNT_OR_SKIP();
+  ASSERT_TRUE(std::filesystem::create_directory(folder_.PathOf("got")));
+  ASSERT_EQ(mkfifo(folder_.PathOf("got/rootfs.ext4").c_str(), 0600), 0);
+  test::ChildProcess fetch(b_.ToolSpec(
+      {"fetch", build_.id.ToString(), "--source", a_.address(), "--out", folder_.PathOf("got")}));
+  while (!std::filesystem::exists(folder_.PathOf("got/memfile"))) sched_yield();
+  b_.process().Signal(SIGTERM);
+  while (!std::filesystem::is_empty(mount_path_)) sched_yield();
+  b_.process().Signal(SIGTERM);
+  EXPECT_EQ(b_.process().Wait(), 0);
 }
 
 TEST_F(PeerchunkdMountTest, AMountOfAKilledDaemonIsTakenOver) {

@@ -91,6 +91,20 @@ TEST(MountPointTest, PathIsMadeAbsoluteAndFreeOfLinks) {
   EXPECT_EQ(through("direct"), folder.PathOf("real/m"));
 }
 
+TEST(MountPointTest, OneNameHoweverThePathIsWritten) {
+  const test::TempDir folder;
+  ASSERT_OK(folder.folder().MakeFolder("real/m"));
+  ASSERT_EQ(symlink(folder.PathOf("real").c_str(), folder.PathOf("link").c_str()), 0);
+  ASSERT_EQ(symlink(folder.PathOf("real/m").c_str(), folder.PathOf("direct").c_str()), 0);
+  for (const std::string path :
+       {"real/m", "real/m/", "real//m//", "link/m/", "direct", "direct/"}) {
+    EXPECT_EQ(*ResolveMountPath(folder.PathOf(path)), folder.PathOf("real/m")) << path;
+  }
+  // What is not there yet gets the name that it will have.
+  EXPECT_EQ(*ResolveMountPath(folder.PathOf("link/new/m/")), folder.PathOf("real/new/m"));
+  EXPECT_EQ(*ResolveMountPath("/"), "/");
+}
+
 TEST(MountPointTest, FileInItsPlaceIsRefused) {
   const test::TempDir folder;
   EXPECT_EQ(CodeOf(MountPoint::ClaimAt(folder.Write("m", "x"))),
