@@ -26,7 +26,8 @@ namespace {
 absl::StatusOr<File> MakeOverlay(const File& folder) {
   const std::string name = TemporaryName();
   PEERCHUNK_ASSIGN_OR_RETURN(File file, folder.OpenAt(name, O_RDWR | O_CREAT | O_EXCL, 0600));
-  PEERCHUNK_RETURN_IF_ERROR(folder.Remove(name));
+  // Not File::Remove, which may want a descriptor: the file would stay behind.
+  if (unlinkat(folder.fd(), name.c_str(), 0) != 0) return ErrnoStatus(errno, "unlink " + name);
   return file;
 }
 
@@ -49,6 +50,8 @@ struct TemplateMount::Impl {
                .tasks_at_a_time = std::max<size_t>(1, options.threads),
                .unmounting = unmounting.get_token(),
                .changed = options.clock->Now()}) {}
+  // Also of a mount that failed. Stays when something else is in it.
+  ~Impl() { rmdir(options.overlay_folder.c_str()); }
 
   absl::Status AddDevice(FileKind kind, Device& device, const File& folder) {
     PEERCHUNK_ASSIGN_OR_RETURN(File overlay, MakeOverlay(folder));
@@ -75,7 +78,6 @@ struct TemplateMount::Impl {
     }
     unmounting.request_stop();
     session = nullptr;
-    rmdir(options.overlay_folder.c_str());  // Stays when something else is in it.
   }
 
   const std::shared_ptr<Template> build;

@@ -77,8 +77,7 @@ WritableDevice::WritableDevice(Device& base, Options options)
 
 WritableDevice::~WritableDevice() {
   const MutexLock lock(mutex_);
-  if (overlay_bytes_ == nullptr) return;
-  overlay_bytes_->Add(-static_cast<int64_t>(written_.size() * kPageBytes));
+  CountOverlay(-static_cast<int64_t>(written_.size() * kPageBytes));
 }
 
 absl::StatusOr<size_t> WritableDevice::ReadAt(uint64_t offset, absl::Span<char> out,
@@ -133,15 +132,17 @@ absl::Status WritableDevice::WriteAt(uint64_t offset, std::string_view data,
   const MutexLock lock(mutex_);
   const uint64_t before = written_.size();
   written_.Insert(first, last + 1);
-  if (overlay_bytes_ != nullptr) {
-    overlay_bytes_->Add(static_cast<int64_t>((written_.size() - before) * kPageBytes));
-  }
+  CountOverlay(static_cast<int64_t>((written_.size() - before) * kPageBytes));
   return absl::OkStatus();
 }
 
 std::vector<uint64_t> WritableDevice::DirtyBlocks() const {
   const MutexLock lock(mutex_);
   return written_.Sorted();
+}
+
+void WritableDevice::CountOverlay(int64_t bytes) {
+  if (overlay_bytes_ != nullptr) overlay_bytes_->Add(bytes);
 }
 
 bool WritableDevice::Written(uint64_t block) const {

@@ -57,6 +57,8 @@ class WritableDevice {
   absl::Status ReadBase(uint64_t offset, absl::Span<char> out, const std::stop_token& cancellation);
   absl::Status FillBlock(uint64_t block, const std::stop_token& cancellation);
   bool Written(uint64_t block) const;
+  // What the overlay holds has changed by so much.
+  void CountOverlay(int64_t bytes);
 
   Device& base_;
   const Options options_;

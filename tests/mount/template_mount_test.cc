@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -463,6 +464,25 @@ TEST_F(TemplateMountTest, MountThatFailsLeavesNothingBehind) {
   EXPECT_EQ(CodeOf(TemplateMount::Mount(build.loaded, options)),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Names(MountPath()), (std::set<std::string>{".", ".."}));
+}
+
+// With ever more descriptors to be had, a mount fails in ever later steps, until it succeeds.
+TEST_F(TemplateMountTest, MountThatFailsAnywhereLeavesNoOverlayFolder) {
+  const ScriptedTemplate build;
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const auto first_free = static_cast<rlim_t>(File::Open("/", O_PATH)->fd());
+  int failed = 0;
+  for (rlim_t free = 0;; ++free) {
+    const rlimit few = {.rlim_cur = first_free + free, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    const auto mounted = TemplateMount::Mount(build.loaded, Options());
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (mounted.ok()) break;
+    ++failed;
+    ASSERT_FALSE(*folder_.folder().Contains("overlay")) << free << ": " << mounted.status();
+  }
+  EXPECT_GT(failed, 3);
 }
 
 TEST_F(TemplateMountTest, ManyReadersSeeTheSameBytes) {

@@ -85,6 +85,15 @@ TEST_F(WritableDeviceTest, UnwrittenShowsTheDevice) {
   EXPECT_EQ(Counted("peerchunk_mount_read_bytes_total"), kBytes + 2);
 }
 
+TEST_F(WritableDeviceTest, WhatTheOverlayHoldsIsNoLongerCountedOnceItHasGone) {
+  const Gauge& held = metrics_.gauge("peerchunk_mount_overlay_bytes", {{"file", "memfile"}});
+  ASSERT_OK(Write(0, std::string(3 * kPageBytes, 'x')));
+  ASSERT_OK(Write(2 * kPageBytes, std::string(2 * kPageBytes, 'y')));
+  EXPECT_EQ(held.value(), int64_t{4 * kPageBytes});
+  device_ = nullptr;
+  EXPECT_EQ(held.value(), 0);
+}
+
 TEST_F(WritableDeviceTest, ReadIsShortAtTheEndAndRefusedBeyondIt) {
   EXPECT_EQ(*Read(kBytes - 10, 100), build_.memfile.substr(kBytes - 10));
   EXPECT_EQ(*Read(kBytes, 100), "");
