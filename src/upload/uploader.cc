@@ -35,9 +35,10 @@ BuildUpload::AncestorIsDurable AskBase(StorageProvider* base) {
 class Uploader::Impl {
  public:
   Impl(BuildRegistry* registry, StorageProvider* base, Options options);
-  ~Impl();
+  ~Impl() { Shutdown(); }
 
   void StartThreads();
+  void Shutdown();
   void Enqueue(const BuildId& id);
   void Stop(const BuildId& id);
   void LetGo(const BuildId& id);
@@ -92,7 +93,7 @@ Uploader::Impl::Impl(BuildRegistry* registry, StorageProvider* base, Options opt
               options_.ancestor_is_durable ? options_.ancestor_is_durable : AskBase(base)),
       random_(options_.seed) {}
 
-Uploader::Impl::~Impl() {
+void Uploader::Impl::Shutdown() {
   stop_.request_stop();
   {
     const MutexLock lock(mutex_);
@@ -101,6 +102,7 @@ Uploader::Impl::~Impl() {
     changed_.NotifyAll();
   }
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void Uploader::Impl::StartThreads() {
@@ -132,11 +134,11 @@ void Uploader::Impl::Stop(const BuildId& id) {
 }
 
 void Uploader::Impl::LetGo(const BuildId& id) {
-  const bool recorded = registry_->Find(id) != nullptr;
   const MutexLock lock(mutex_);
   const auto held = held_.find(id);
   if (--held->second == 0) held_.erase(held);
-  if (!recorded) jobs_.erase(id);
+  // Under the lock: a build that is recorded again only after this look is queued after it too.
+  if (registry_->Find(id) == nullptr) jobs_.erase(id);
   if (const auto job = jobs_.find(id); job != jobs_.end()) job->second = Job{options_.clock->Now()};
   changed_.NotifyAll();
 }
@@ -144,7 +146,7 @@ void Uploader::Impl::LetGo(const BuildId& id) {
 std::vector<BuildId> Uploader::Impl::WaitIdle(absl::Time deadline) {
   {
     const MutexLock lock(mutex_);
-    while (!jobs_.empty() && options_.clock->Now() < deadline) {
+    while (!stopping_ && !jobs_.empty() && options_.clock->Now() < deadline) {
       options_.clock->WaitUntil(changed_, mutex_, deadline);
     }
   }
@@ -303,6 +305,8 @@ absl::StatusOr<std::unique_ptr<Uploader>> Uploader::Start(BuildRegistry* registr
   impl->StartThreads();
   return std::unique_ptr<Uploader>(new Uploader(std::move(impl)));
 }
+
+void Uploader::Shutdown() { impl_->Shutdown(); }
 
 void Uploader::Enqueue(const BuildId& id) { impl_->Enqueue(id); }
 

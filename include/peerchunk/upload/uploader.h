@@ -19,10 +19,10 @@
 namespace peerchunk {
 
 // Brings the builds that this node paused to the base, and says when they are durable. Per build:
-// diffs, then headers and snapfile, then metadata.json, whose presence means "complete"; each
-// object confirmed by size and CRC32C before the next group; a child's headers wait for its
-// ancestors. A failed attempt is retried with full-jitter backoff without end. Objects confirmed
-// before a restart are not sent again. Owned by the node; thread-safe.
+// diffs and snapfile, then, once its ancestors are durable, headers, then metadata.json, whose
+// presence means "complete"; one object after the other, each confirmed by size and CRC32C. A
+// failed attempt is retried with full-jitter backoff without end. Objects confirmed before a
+// restart are not sent again. Owned by the node; thread-safe.
 class Uploader {
   class Impl;
 
@@ -64,8 +64,12 @@ class Uploader {
   // newer than the base's. `registry` and `base` are borrowed and outlive it.
   static absl::StatusOr<std::unique_ptr<Uploader>> Start(BuildRegistry* registry,
                                                          StorageProvider* base, Options options);
-  // Stops: an object under way is abandoned, to be sent again after the next start.
+  // As Shutdown.
   ~Uploader();
+  // Ends what is under way, to be gone on with after the next start: an object that was begun is
+  // suspended (WriteOptions::suspension), so a store that can goes on where it was. What is queued
+  // afterwards stays as it is. Not beside another call of it.
+  void Shutdown();
 
   // Queues a build; a build already queued is not queued twice, and a new version of its metadata
   // is noticed.
