@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <random>
 #include <set>
 #include <stop_token>
@@ -13,6 +14,7 @@
 
 #include "base/logging.h"
 #include "node/build_info.h"
+#include "node/change_gate.h"
 #include "node/foreign_ancestor.h"
 #include "node/socket_address.h"
 #include "peerchunk/base/executor.h"
@@ -68,7 +70,7 @@ struct Node::Impl {
   // Why the copy here, or the objects in the base, must not be deleted as `how` says.
   absl::Status CheckDelete(const BuildId& id, const RecordedBuild* record,
                            const DeleteOptions& how) const;
-  absl::Status CheckForeignDelete(const BuildId& id) const;
+  absl::Status CheckForeignDelete(const BuildId& id, const DeleteOptions& how) const;
   // Tell NodeOptions::locations, in order, and wait for no answer.
   void Announce(const BuildId& id);
   void Withdraw(const BuildId& id);
@@ -89,11 +91,13 @@ struct Node::Impl {
   std::optional<AddressPolicy> policy;               // Set by Start.
   std::shared_ptr<ChunkServiceConnector> connector;  // Set by Start.
   std::unique_ptr<PeerDirectory> directory;          // Set by Start.
+  // Set by Start. Uses what stands below until Shutdown; is there until all of that has gone, so
+  // that whoever comes late finds one that is shut down.
+  std::unique_ptr<Uploader> uploader;
   std::unique_ptr<TemplateCache> templates;
   std::unique_ptr<ChunkService> service;
-  std::unique_ptr<Uploader> uploader;  // Set by Start.
+  ChangeGate changes{&Clock::Real()};
   std::atomic<bool> started{false};
-  std::atomic<bool> draining{false};
   std::jthread saves_traces;  // Begun by Start. Last: it uses all of the above.
 };
 
@@ -315,11 +319,11 @@ absl::Status Node::Impl::CheckDelete(const BuildId& id, const RecordedBuild* rec
                      ", which could not be read without it: delete that one first"));
   }
   if (record != nullptr || how.discard_only_copy) return absl::OkStatus();
-  return CheckForeignDelete(id);
+  return CheckForeignDelete(id, how);
 }
 
 // The node that paused it may be at work on its objects.
-absl::Status Node::Impl::CheckForeignDelete(const BuildId& id) const {
+absl::Status Node::Impl::CheckForeignDelete(const BuildId& id, const DeleteOptions& how) const {
   const auto refuse = [&](const std::string& why) {
     return absl::FailedPreconditionError(absl::StrCat(
         "build ", id.ToString(), " was not paused here and ", why,
@@ -334,7 +338,9 @@ absl::Status Node::Impl::CheckForeignDelete(const BuildId& id) const {
   PEERCHUNK_ASSIGN_OR_RETURN(
       const auto metadata,
       options.base->OpenBlob(BuildFileId{id, FileKind::kMetadata}.ObjectPath()));
-  PEERCHUNK_ASSIGN_OR_RETURN(const bool complete, metadata->Exists({}));
+  PEERCHUNK_ASSIGN_OR_RETURN(
+      const bool complete,
+      metadata->Exists({.deadline = how.deadline, .cancellation = how.cancellation}));
   if (complete) return absl::OkStatus();
   return refuse(absl::StrCat("its metadata.json is not in ", options.base->Describe(),
                              ", so it may still be on its way there"));
@@ -363,7 +369,8 @@ absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles
 absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles& files,
                                           bool sync) {
   if (!impl_->started.load()) return absl::FailedPreconditionError("Node::Pause before Start");
-  if (impl_->draining.load()) {
+  std::optional<ChangeGate::Pass> pass = impl_->changes.Enter(id, ChangeGate::Change::kPause);
+  if (!pass) {
     return absl::UnavailableError("this node is draining and takes no new pauses: pause elsewhere");
   }
   PEERCHUNK_RETURN_IF_ERROR(impl_->CheckRoom(id, "pause"));
@@ -372,6 +379,7 @@ absl::StatusOr<NodeBuildInfo> Node::Pause(const BuildId& id, const SnapshotFiles
   }));
   impl_->uploader->Enqueue(id);
   impl_->Announce(id);
+  pass.reset();
   // The build is safe and served by now; a template that does not load is tried again when asked
   // for.
   if (auto loaded = impl_->templates->AddSnapshot(id, {}); !loaded.ok()) {
@@ -434,6 +442,12 @@ std::vector<NodeBuildInfo> Node::ListBuilds() const {
 }
 
 absl::Status Node::ReplaceMetadata(const BuildId& id, std::string_view bytes) {
+  const std::optional<ChangeGate::Pass> pass =
+      impl_->changes.Enter(id, ChangeGate::Change::kNewMetadata);
+  if (!pass) {
+    return absl::UnavailableError(
+        "this node is draining and takes no new metadata: replace it after its next start");
+  }
   PEERCHUNK_RETURN_IF_ERROR(impl_->registry->ReplaceMetadata(id, bytes));
   impl_->OnMetadataReplaced(id);
   return absl::OkStatus();
@@ -464,28 +478,51 @@ absl::StatusOr<uint64_t> Node::Delete(const BuildId& id, const DeleteOptions& op
   }
   impl_->templates->Evict(id);
   if (!options.from_base) return 0;
-  return impl_->options.base->DeleteObjectsWithPrefix(id.ToString() + "/", {});
+  absl::StatusOr<uint64_t> deleted = impl_->options.base->DeleteObjectsWithPrefix(
+      id.ToString() + "/", {.deadline = options.deadline, .cancellation = options.cancellation});
+  if (deleted.ok()) return deleted;
+  // No record says any more that this may be done, and metadata.json may be gone already.
+  return Annotate(deleted.status(),
+                  absl::StrCat("build ", id.ToString(),
+                               " is no longer here, but the base may still have some of its "
+                               "objects: delete those with rm --from-base --discard-only-copy"));
+}
+
+std::vector<NodeBuildInfo> Node::NotDurable() const {
+  std::map<BuildId, NodeBuildInfo> left;
+  // First, so that one that ends meanwhile is found among the records.
+  for (const auto& [id, change] : impl_->changes.UnderWay()) {
+    NodeBuildInfo info = impl_->Describe(id);
+    info.changing = true;
+    info.reason = change == ChangeGate::Change::kPause ? "its pause is under way"
+                                                       : "its metadata.json is being replaced";
+    left.emplace(id, std::move(info));
+  }
+  for (const auto& record : impl_->registry->List()) {
+    if (HeldByBase(*record) || left.contains(record->id)) continue;
+    left.emplace(record->id, impl_->Describe(record->id));
+  }
+  std::vector<NodeBuildInfo> builds;
+  for (auto& [id, info] : left) builds.push_back(std::move(info));
+  return builds;
 }
 
 std::vector<NodeBuildInfo> Node::Drain(absl::Time deadline) {
-  impl_->draining.store(true);
-  std::vector<NodeBuildInfo> left;
-  if (impl_->uploader != nullptr) {
-    for (const BuildId& id : impl_->uploader->WaitIdle(deadline)) {
-      left.push_back(impl_->Describe(id));
-    }
-  }
+  impl_->changes.Close();
+  impl_->changes.WaitUntilEmpty(deadline);
+  if (impl_->uploader != nullptr) impl_->uploader->WaitIdle(deadline);
   impl_->service->BeginShutdown();
-  return left;
+  return NotDurable();
 }
 
 void Node::Shutdown(absl::Time deadline) {
-  impl_->draining.store(true);
+  impl_->changes.Close();
+  impl_->changes.WaitUntilEmpty(deadline);
   if (impl_->saves_traces.joinable()) {
     impl_->saves_traces.request_stop();
     impl_->saves_traces.join();
   }
-  impl_->uploader.reset();
+  if (impl_->uploader != nullptr) impl_->uploader->Shutdown();
   impl_->service->Shutdown(deadline);
 }
 

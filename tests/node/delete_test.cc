@@ -1,4 +1,5 @@
 // What "rm" takes away, what it refuses, and who learns of it.
+#include <stop_token>
 #include <string>
 #include <thread>
 
@@ -122,6 +123,44 @@ TEST_F(DeleteTest, LeftoversInTheBaseGoWhenToldSo) {
   const auto deleted = a_.node->Delete(build.id, {.from_base = true, .discard_only_copy = true});
   ASSERT_TRUE(deleted.ok()) << deleted.status();
   EXPECT_THAT(memory_.Paths(), IsEmpty());
+}
+
+// The record goes first and the base's metadata.json next: both of what allows it to be repeated.
+TEST_F(DeleteTest, WhatABaseThatFailedHasLeftIsDeletedAsTheErrorSays) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(a_, build);
+  Await(a_, build, BuildState::kDurable);
+  base_->AddFault({.call = StorageCall::kDelete, .error = absl::UnavailableError("planted")});
+  const auto failed = a_.node->Delete(build.id, {.from_base = true});
+  EXPECT_TRUE(absl::IsUnavailable(failed.status())) << failed.status();
+  EXPECT_THAT(
+      std::string(failed.status().message()),
+      testing::AllOf(HasSubstr("rm --from-base --discard-only-copy"), HasSubstr("planted")));
+  EXPECT_TRUE(absl::IsNotFound(a_.node->GetBuild(build.id).status()));
+  memory_.Remove(BuildFileId{build.id, FileKind::kMetadata}.ObjectPath());
+  base_->ClearFaults();
+  const auto deleted = a_.node->Delete(build.id, {.from_base = true, .discard_only_copy = true});
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_THAT(memory_.Paths(), IsEmpty());
+}
+
+TEST_F(DeleteTest, ADeletionInABaseThatIsSilentEndsWithItsCaller) {
+  const TestBuild build = MakeTestBuild({});
+  Pause(a_, build);
+  Await(a_, build, BuildState::kDurable);
+  base_->AddFault({.call = StorageCall::kDelete, .stall = true});
+  std::stop_source caller;
+  std::thread leaves([&] {
+    base_->AwaitStalled(1);
+    caller.request_stop();
+  });
+  const auto deleted =
+      a_.node->Delete(build.id, {.from_base = true, .cancellation = caller.get_token()});
+  leaves.join();
+  EXPECT_TRUE(absl::IsCancelled(deleted.status())) << deleted.status();
+  const auto late = a_.node->Delete(
+      build.id, {.from_base = true, .discard_only_copy = true, .deadline = Clock::Real().Now()});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
 }
 
 // T is in the base, and whoever paused it is gone. Its child was paused on node A, where T is just

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,7 @@ struct NodeOptions {
   size_t upload_parallelism = 2;
   uint64_t upload_max_attempts = 0;  // 0: no limit.
   PeerBudgets budgets;
-  ChunkService::Options service;  // clock and metrics in it are set by the node.
+  ChunkService::Options service;  // metrics in it is set by the node.
   Metrics* metrics = nullptr;     // Borrowed; null: the node keeps its own.
 };
 
@@ -90,6 +91,8 @@ struct NodeBuildInfo {
       true;  // ...or neither: only copied from here and there, as a fetch does.
   // Paused here, and the base does not hold all of it yet: not DURABLE, or with newer metadata.
   bool only_copy = false;
+  // Of NotDurable and Drain: a pause of it, or a replacement of its metadata, is under way.
+  bool changing = false;
   std::string reason;
   uint64_t upload_attempts = 0;
   std::vector<NodeFileInfo> files;
@@ -102,6 +105,9 @@ struct NodeBuildInfo {
 struct DeleteOptions {
   bool from_base = false;          // The objects in the base too.
   bool discard_only_copy = false;  // Even when this is, or may be, the last way to the build.
+  // Of what is asked of the base, and deleted there.
+  absl::Time deadline = absl::InfiniteFuture();
+  std::stop_token cancellation;
 };
 
 // The library's front door for an embedding daemon: one per process and data folder. The daemon
@@ -148,6 +154,7 @@ class Node {
   std::vector<NodeBuildInfo> ListBuilds() const;
 
   // Replaces metadata.json of a build paused here; uploaded again once everything else is durable.
+  // Unavailable while draining.
   absl::Status ReplaceMetadata(const BuildId& id, std::string_view bytes);
 
   // FAILED -> LOCAL, and its upload is queued again.
@@ -156,12 +163,18 @@ class Node {
   // Removes the local copy. FailedPrecondition: the base does not hold the build and
   // discard_only_copy is not set, or (from_base) a header known here maps it. From the base, a
   // build that was not paused here goes only when it is complete there and no node known to have it
-  // is at work on it. Returns how many objects of the base were deleted.
+  // is at work on it. Returns how many objects of the base were deleted. An error of the base comes
+  // when the local copy is gone: the rest is deleted with from_base and discard_only_copy.
   absl::StatusOr<uint64_t> Delete(const BuildId& id, const DeleteOptions& options);
 
-  // Refuses new pauses and waits for uploads. Returns the builds of which something is not in the
-  // base at `deadline`.
+  // Refuses new pauses and new metadata, and waits for those under way and for uploads. Returns
+  // NotDurable() at `deadline`, or when there is nothing to wait for.
   std::vector<NodeBuildInfo> Drain(absl::Time deadline);
+  // The builds of which something is not in the base now. One whose pause is under way is
+  // `changing` and has no state yet.
+  std::vector<NodeBuildInfo> NotDurable() const;
+  // As Drain, without waiting for uploads: these end, to be gone on with after the next start. So
+  // does what a pause still under way at `deadline` brings.
   void Shutdown(absl::Time deadline);
 
   // Tells that a template that was handed out is no longer in use: its cache may go.
