@@ -2,8 +2,10 @@
 // set-metadata, status.
 #include <fcntl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
+#include <vector>
 
 #include "base/byte_size.h"
 #include "cli/command.h"
@@ -11,8 +13,8 @@
 #include "cli/output.h"
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/file.h"
-#include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
+#include "peerchunk/template/build_registry.h"
 
 namespace peerchunk::cli {
 namespace {
@@ -20,7 +22,8 @@ namespace {
 using Stub = v1::SandboxService::Stub;
 
 constexpr absl::Duration kAskEvery = absl::Milliseconds(50);
-constexpr uint64_t kMaxMetadataBytes = kMiB;
+// In the order in which an upload passes through them.
+const std::vector<std::string> kStatesOnTheWay = {"LOCAL", "UPLOADING", "DURABLE"};
 
 absl::Status List(const Invocation& invocation) {
   PEERCHUNK_ASSIGN_OR_RETURN(const auto client,
@@ -83,6 +86,12 @@ struct WaitFlags {
   double timeout_seconds = 0;
 };
 
+// Whether a build in `state` has come as far as `goal`, one of kStatesOnTheWay.
+bool Reached(const std::string& state, const std::string& goal) {
+  const auto from = std::find(kStatesOnTheWay.begin(), kStatesOnTheWay.end(), goal);
+  return std::find(from, kStatesOnTheWay.end(), state) != kStatesOnTheWay.end();
+}
+
 absl::Status Wait(const WaitFlags& flags, const Invocation& invocation) {
   PEERCHUNK_ASSIGN_OR_RETURN(const auto client,
                              ControlClient::Connect(invocation.control, invocation.interrupted));
@@ -94,7 +103,7 @@ absl::Status Wait(const WaitFlags& flags, const Invocation& invocation) {
                                   : absl::InfiniteFuture();
   while (true) {
     PEERCHUNK_ASSIGN_OR_RETURN(const v1::BuildInfo build, client->Call(&Stub::GetBuild, request));
-    if (build.state() == flags.state) {
+    if (Reached(build.state(), flags.state)) {
       if (invocation.json) {
         PrintJson(ToJson(build));
       } else {
@@ -107,7 +116,7 @@ absl::Status Wait(const WaitFlags& flags, const Invocation& invocation) {
                                                         ". Once that is repaired: peerchunk retry ",
                                                         flags.build));
     }
-    if (build.state() == "CACHED") {
+    if (!PausedHere(build)) {
       return absl::FailedPreconditionError(absl::StrCat(
           flags.build, " was paused on another node, which uploads it: ask that node's daemon"));
     }
@@ -227,7 +236,7 @@ void AddRemove(CLI::App& app, Invocation& invocation) {
   command->add_flag("--discard-only-copy", flags->discard_only_copy,
                     "Even when the build is not durable: it is lost then");
   command->callback([flags, &invocation] {
-    invocation.when_interrupted = "; what the daemon has begun, it ends: see peerchunk ls";
+    invocation.when_interrupted = "; what is deleted by now stays deleted: see peerchunk ls";
     invocation.run = [flags, &invocation] { return Remove(*flags, invocation); };
   });
 }
@@ -236,8 +245,8 @@ void AddWait(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<WaitFlags>();
   CLI::App* const command = app.add_subcommand("wait", "Wait until a build is durable");
   AddBuildId(*command, flags->build);
-  command->add_option("--state", flags->state, "The state to wait for")
-      ->check(CLI::IsMember({"LOCAL", "UPLOADING", "DURABLE"}))
+  command->add_option("--state", flags->state, "The state to wait for, or one after it")
+      ->check(CLI::IsMember(kStatesOnTheWay))
       ->capture_default_str();
   command->add_option("--timeout", flags->timeout_seconds, "Give up after this long; 0: never")
       ->type_name("SECONDS")

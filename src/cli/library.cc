@@ -20,39 +20,37 @@ std::string BaseLocation(const std::string& given) {
 
 }  // namespace
 
-void LibraryFlags::AddPeersTo(CLI::App& command) {
-  const std::string group = "Peers";
-  command
-      .add_option("--peer-network", peer_networks,
-                  "A network that peers lie in; may be repeated. Default: the private ranges")
-      ->type_name("CIDR")
-      ->allow_extra_args(false)
-      ->group(group);
-  command.add_option("--tls-cert", tls.certificate_path, "A certificate to show to peers")
-      ->type_name("PEM")
-      ->group(group);
-  command.add_option("--tls-key", tls.key_path, "Its private key")->type_name("PEM")->group(group);
-  command.add_option("--tls-ca", tls.authority_path, "Who signs the nodes' certificates")
-      ->type_name("PEM")
-      ->group(group);
-  command
-      .add_option("--tls-peer-name", tls.peer_names, "A name that a peer's certificate may carry")
-      ->type_name("NAME")
-      ->allow_extra_args(false)
-      ->group(group);
-  command
-      .add_flag("--insecure-plaintext", insecure_plaintext,
-                "Allow plaintext to peers beyond loopback")
-      ->group(group);
+std::vector<CLI::Option*> LibraryFlags::AddPeersTo(CLI::App& command) {
+  std::vector<CLI::Option*> added = {
+      command
+          .add_option("--peer-network", peer_networks,
+                      "A network that peers lie in; may be repeated. Default: the private ranges")
+          ->type_name("CIDR")
+          ->allow_extra_args(false),
+      command.add_option("--tls-cert", tls.certificate_path, "A certificate to show to peers")
+          ->type_name("PEM"),
+      command.add_option("--tls-key", tls.key_path, "Its private key")->type_name("PEM"),
+      command.add_option("--tls-ca", tls.authority_path, "Who signs the nodes' certificates")
+          ->type_name("PEM"),
+      command
+          .add_option("--tls-peer-name", tls.peer_names,
+                      "A name that a peer's certificate may carry")
+          ->type_name("NAME")
+          ->allow_extra_args(false),
+      command.add_flag("--insecure-plaintext", insecure_plaintext,
+                       "Allow plaintext to peers beyond loopback")};
+  for (CLI::Option* const option : added) option->group("Peers");
+  return added;
 }
 
 void LibraryFlags::AddTo(CLI::App& command) {
-  command
-      .add_option("--base", base,
-                  "Read from this base, and --source, without a daemon: a folder, or "
-                  "gs://BUCKET[/PREFIX]")
-      ->type_name("PATH|gs://...");
-  AddPeersTo(command);
+  CLI::Option* const without_daemon =
+      command
+          .add_option("--base", base,
+                      "Read from this base, and --source, without a daemon: a folder, or "
+                      "gs://BUCKET[/PREFIX]")
+          ->type_name("PATH|gs://...");
+  for (CLI::Option* const option : AddPeersTo(command)) option->needs(without_daemon);
 }
 
 absl::StatusOr<AddressPolicy> LibraryFlags::Policy() const {

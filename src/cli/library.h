@@ -22,7 +22,9 @@ struct LibraryFlags {
   bool insecure_plaintext = false;
   TlsFiles tls;
 
-  void AddPeersTo(CLI::App& command);  // All but --base.
+  // All but --base; what was added.
+  std::vector<CLI::Option*> AddPeersTo(CLI::App& command);
+  // Without --base there is a daemon that reads, with flags of its own: then these are refused.
   void AddTo(CLI::App& command);
 
   absl::StatusOr<AddressPolicy> Policy() const;

@@ -83,6 +83,10 @@ Json ToJson(const v1::BuildInfo& build) {
   return json;
 }
 
+bool PausedHere(const v1::BuildInfo& build) {
+  return build.state() != "CACHED" && build.state() != "FETCHED";
+}
+
 std::string Describe(const v1::BuildInfo& build) {
   std::string text =
       absl::StrCat("build    ", build.build_id(), "\nstate    ", build.state(), "\n");
@@ -98,11 +102,9 @@ std::string Describe(const v1::BuildInfo& build) {
   }
   if (!build.mount_path().empty()) absl::StrAppend(&text, "mounted  ", build.mount_path(), "\n");
   if (build.files_size() > 0) {
-    const bool paused_here =
-        build.state() != "CACHED";  // Elsewhere, the base is another's business.
+    const char* const no = PausedHere(build) ? "no" : "-";
     Table table({"FILE", "SIZE", "CRC32C", "IN BASE", "FROM PEER", "FROM BASE", "WASTED"});
     for (const v1::BuildFileInfo& file : build.files()) {
-      const char* const no = paused_here ? "no" : "-";
       table.AddRow({file.name(), HumanByteSize(file.size()),
                     file.has_crc32c() ? HexCrc32c(file.crc32c()) : "-", file.in_base() ? "yes" : no,
                     HumanByteSize(file.bytes_from_peer()), HumanByteSize(file.bytes_from_base()),

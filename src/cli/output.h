@@ -27,6 +27,9 @@ void PrintJson(const Json& json);  // Indented, with a newline.
 
 std::string HexCrc32c(uint32_t crc32c);
 Json ToJson(const v1::BuildInfo& build);
+// False of a build that was only resumed (CACHED) or copied (FETCHED) on the daemon's node: what
+// the base has of it is the business of the node that paused it.
+bool PausedHere(const v1::BuildInfo& build);
 // The build's files and layers as tables.
 std::string Describe(const v1::BuildInfo& build);
 

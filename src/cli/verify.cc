@@ -195,7 +195,7 @@ absl::Status ExpectRecorded(const Invocation& invocation, const std::string& bui
       client->Call(&v1::SandboxService::Stub::GetBuild, request);
   if (absl::IsNotFound(info.status())) return absl::OkStatus();
   PEERCHUNK_RETURN_IF_ERROR(info);
-  if (info->state() == "CACHED" || info->state() == "FETCHED") return absl::OkStatus();
+  if (!PausedHere(*info)) return absl::OkStatus();
   for (const v1::BuildFileInfo& file : info->files()) {
     const std::optional<FileKind> kind = ParseFileName(file.name());
     if (kind && file.has_crc32c()) verification.Expect(*kind, {file.size(), file.crc32c()});

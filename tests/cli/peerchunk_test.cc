@@ -1,6 +1,5 @@
 // peerchunk as a process, against real daemons and without one.
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -40,7 +39,14 @@ TEST_F(PeerchunkTest, WrongUsageIsExitCodeTwo) {
            {"fetch", "aaaaaaaa-0000-4000-8000-000000000001"},
            {"fetch", "AAAAAAAA-0000-4000-8000-000000000001", "--out", "x"},
            {"rm", "00000000-0000-0000-0000-000000000000"},
-           {"resume", "aaaaaaaa-0000-4000-8000-000000000001", "--layer-source", "x=1.2.3.4:1"}}) {
+           {"resume", "aaaaaaaa-0000-4000-8000-000000000001", "--layer-source", "x=1.2.3.4:1"},
+           {"wait", "aaaaaaaa-0000-4000-8000-000000000001", "--state", "FETCHED"},
+           // The daemon has its own.
+           {"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--out", "x", "--tls-ca", "none"},
+           {"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--out", "x", "--peer-network",
+            "10.0.0.0/8"},
+           {"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--out", "x",
+            "--insecure-plaintext"}}) {
     const Finished finished = RunProgram(Peerchunk(arguments));
     EXPECT_EQ(finished.exit_code, 2) << finished.out << finished.err;
     EXPECT_THAT(finished.err, HasSubstr("--help"));
@@ -187,17 +193,7 @@ TEST_F(PeerchunkTest, AnInterruptedPauseSaysThatTheDaemonEndsIt) {
   build.WriteTo(folder_, "snapshot");
   a.process().Signal(SIGSTOP);
   test::ChildProcess pause(a.ToolSpec({"pause", "--folder", Path("snapshot")}));
-  // Until its signals have an end other than its own.
-  const std::string status = "/proc/" + std::to_string(pause.pid()) + "/status";
-  const auto waits_for_signals = [&] {
-    std::ifstream lines(status);
-    uint64_t blocked = 0;
-    for (std::string line; std::getline(lines, line);) {
-      if (line.starts_with("SigBlk:")) blocked = std::stoull(line.substr(7), nullptr, 16);
-    }
-    return (blocked & (1u << (SIGINT - 1))) != 0;
-  };
-  while (!waits_for_signals()) sched_yield();
+  pause.AwaitBlocked(SIGINT);
   pause.Signal(SIGINT);
   EXPECT_EQ(pause.Wait(), 130);
   EXPECT_THAT(pause.err(), HasSubstr("interrupted; what the daemon has begun, it ends"));
@@ -302,9 +298,27 @@ TEST_F(PeerchunkTest, WaitEndsAtItsTimeout) {
   const test::TestBuild build = PauseOn(a);
   const Finished waited = a.Tool({"wait", build.id.ToString(), "--timeout", "0.1"});
   EXPECT_EQ(waited.exit_code, 1);
-  EXPECT_THAT(waited.err, HasSubstr("is still UPLOADING"));
+  // Whether the upload has begun by then is up to the disk.
+  EXPECT_THAT(waited.err, testing::ContainsRegex("is still (LOCAL|UPLOADING)"));
   const Finished retried = a.Tool({"retry", build.id.ToString()});
   EXPECT_EQ(retried.exit_code, 1);  // It has not failed.
+}
+
+TEST_F(PeerchunkTest, WaitEndsWhenTheBuildIsPastTheState) {
+  DaemonProcess a(Path("a"), Path("base"), kSlowBase);
+  const std::string id = PauseOn(a).id.ToString();
+  const auto wait = [&](const DaemonProcess& daemon, const std::string& build,
+                        const std::string& state) {
+    const Finished waited = daemon.Tool({"wait", build, "--state", state});
+    EXPECT_EQ(waited.exit_code, 0) << waited.err;
+    return waited.out;
+  };
+  EXPECT_EQ(wait(a, id, "UPLOADING"), id + " is UPLOADING\n");
+  EXPECT_EQ(wait(a, id, "LOCAL"), id + " is UPLOADING\n");
+  DaemonProcess b(Path("b"), Path("base"));
+  const std::string other = PauseOn(b, {.seed = 2}).id.ToString();
+  EXPECT_EQ(wait(b, other, "DURABLE"), other + " is DURABLE\n");
+  EXPECT_EQ(wait(b, other, "LOCAL"), other + " is DURABLE\n");
 }
 
 TEST_F(PeerchunkTest, StatusAndListsAreForPeopleAndPrograms) {
@@ -343,7 +357,13 @@ TEST_F(PeerchunkTest, InspectSaysWhereAFetchedBuildCameFrom) {
     EXPECT_EQ(file["bytes_from_base"], 0u) << file;
     EXPECT_EQ(file["bytes_wasted"], 0u) << file;
   }
-  EXPECT_THAT(b.Tool({"inspect", id}).out, HasSubstr("FROM PEER  FROM BASE  WASTED"));
+  const std::string text = b.Tool({"inspect", id}).out;
+  EXPECT_THAT(text, HasSubstr("FROM PEER  FROM BASE  WASTED"));
+  // What the base has of it is its own node's business, and so is waiting for it.
+  EXPECT_THAT(text, testing::ContainsRegex("metadata.json +[0-9]+ B +[-0-9a-f]+ +- "));
+  const Finished waited = b.Tool({"wait", id});
+  EXPECT_EQ(waited.exit_code, 1);
+  EXPECT_THAT(waited.err, HasSubstr("was paused on another node"));
   EXPECT_TRUE(b.Json({"ls"})["builds"].empty());
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 namespace peerchunk::test {
 namespace {
@@ -74,6 +76,18 @@ ChildProcess::~ChildProcess() {
 }
 
 void ChildProcess::Signal(int signal) const { kill(pid_, signal); }
+
+void ChildProcess::AwaitBlocked(int signal) const {
+  const std::string status = "/proc/" + std::to_string(pid_) + "/status";
+  while (true) {
+    std::ifstream lines(status);
+    for (std::string line; std::getline(lines, line);) {
+      if (!line.starts_with("SigBlk:")) continue;
+      if ((std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0) return;
+    }
+    sched_yield();
+  }
+}
 
 template <typename Until>
 void ChildProcess::Pump(const Until& until) {

@@ -30,6 +30,8 @@ class ChildProcess {
 
   pid_t pid() const { return pid_; }
   void Signal(int signal) const;
+  // Waits until the program has blocked `signal`, so that it is no longer its end.
+  void AwaitBlocked(int signal) const;
   // Waits for a line of stdout that begins with `prefix`, and returns the rest of it.
   std::string WaitForLine(const std::string& prefix);
   // Waits for the end. The exit code, or 128 + the signal that ended it.
