@@ -132,7 +132,15 @@ OptionSpec List(std::string name, std::string group, std::string argument, std::
           }};
 }
 
+// Whoever touches one page waits for a chunk.
+constexpr uint64_t kMaxChunkBytes = 16 * kMiB;
+
 absl::Status CheckChunkSize(uint64_t bytes) {
+  if (bytes > kMaxChunkBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(ExactByteSize(bytes), " is more than ", ExactByteSize(kMaxChunkBytes),
+                     ": all of it would be fetched for each page that is touched"));
+  }
   if (bytes % kPageBytes == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(bytes, " is not a multiple of the page size, 4096"));
@@ -214,7 +222,8 @@ std::vector<OptionSpec> MakeTable() {
                         "Disk for builds that may be evicted; what is not durable never is", 0,
                         PEERCHUNK_AT(cache_capacity)));
   table.push_back(
-      Checked(Bytes("chunk-size", reading, "What is fetched at once for a page; a multiple of 4096",
+      Checked(Bytes("chunk-size", reading,
+                    "What is fetched at once for a page; a multiple of 4096, at most 16MiB",
                     kPageBytes, PEERCHUNK_AT(chunk_size)),
               [](const DaemonOptions& o) { return CheckChunkSize(o.chunk_size); }));
   table.push_back(Count("fetch-threads", reading, "Fetches under way at a time", 1, 4096,

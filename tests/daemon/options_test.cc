@@ -155,6 +155,7 @@ TEST_F(OptionsTest, AWrongValueNamesWhereItCameFrom) {
               HasSubstr("c.toml line 2: drain-timeout: 'soon' is not a time span"));
   EXPECT_THAT(ErrorOf({"--chunk-size", "5000"}), HasSubstr("not a multiple of the page size"));
   EXPECT_THAT(ErrorOf({"--chunk-size", "1KiB"}), HasSubstr("less than 4KiB"));
+  EXPECT_THAT(ErrorOf({"--chunk-size", "256MiB"}), HasSubstr("256MiB is more than 16MiB"));
   EXPECT_THAT(ErrorOf({"--fetch-threads", "0"}), HasSubstr("from 1 to"));
   EXPECT_THAT(ErrorOf({"--log-level", "loud"}), HasSubstr("'loud' is not a level"));
   EXPECT_THAT(ErrorOf({"--pause-sync=maybe"}), HasSubstr("maybe"));
