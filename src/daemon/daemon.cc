@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -23,11 +26,14 @@
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
+#include "peerchunk/template/build_registry.h"
 
 namespace peerchunk {
 namespace {
 
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+// The largest request of the control service is a metadata.json, with the id of its build.
+constexpr int kMaxControlRequestBytes = static_cast<int>(kMaxMetadataBytes + 64 * kKiB);
 
 absl::StatusOr<std::vector<ListenAddress>> ParseListen(const DaemonOptions& options) {
   std::vector<ListenAddress> addresses;
@@ -109,7 +115,7 @@ struct Daemon::Impl {
   absl::Status Open();
   absl::Status ServePeers();
   absl::Status ServeControl();
-  absl::Status WriteReadyFile();
+  absl::Status RemoveReadyFile();
 
   const DaemonOptions options;
   std::vector<ListenAddress> listen;
@@ -126,7 +132,7 @@ struct Daemon::Impl {
   std::optional<ReflectionService> reflection;
   std::unique_ptr<ControlSocket> control_socket;
   std::unique_ptr<grpc::Server> control_server;
-  bool ready_file_written = false;
+  std::atomic<bool> ready_file_written{false};
 };
 
 absl::Status Daemon::Impl::Open() {
@@ -168,6 +174,8 @@ absl::Status Daemon::Impl::Open() {
   node_options.service.max_bytes_in_flight = options.max_bytes_in_flight;
   node_options.metrics = &metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(node, Node::Create(std::move(node_options)));
+  // From here on the folder is ours, and so is what a dead daemon on it has left.
+  PEERCHUNK_RETURN_IF_ERROR(RemoveReadyFile());
   mounts.emplace(options.data_folder + "/overlays", &metrics);
   return absl::OkStatus();
 }
@@ -203,8 +211,9 @@ absl::Status Daemon::Impl::ServePeers() {
     return absl::UnavailableError(absl::StrCat(
         "cannot serve on ", absl::StrJoin(options.listen, ", "), ": see the lines of gRPC above"));
   }
-  health->Start();
-  return node->Start(addresses);
+  PEERCHUNK_RETURN_IF_ERROR(node->Start(addresses));
+  health->Start();  // Reads through the node.
+  return absl::OkStatus();
 }
 
 absl::Status Daemon::Impl::ServeControl() {
@@ -219,6 +228,7 @@ absl::Status Daemon::Impl::ServeControl() {
 
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxControlRequestBytes);
   std::string target = asked.target();
   if (asked.is_unix()) {
     PEERCHUNK_ASSIGN_OR_RETURN(control_socket, ControlSocket::Claim(asked));
@@ -249,17 +259,10 @@ absl::Status Daemon::Impl::ServeControl() {
   return absl::OkStatus();
 }
 
-absl::Status Daemon::Impl::WriteReadyFile() {
+absl::Status Daemon::Impl::RemoveReadyFile() {
   if (options.ready_file.empty()) return absl::OkStatus();
-  const size_t slash = options.ready_file.rfind('/');
-  const std::string parent =
-      slash == std::string::npos ? "." : options.ready_file.substr(0, slash + 1);
-  const absl::StatusOr<File> folder = File::Open(parent, O_RDONLY | O_DIRECTORY);
-  if (!folder.ok()) return Annotate(folder.status(), "--ready-file " + options.ready_file);
-  const absl::Status written = folder->ReplaceFile(options.ready_file.substr(slash + 1),
-                                                   absl::StrJoin(addresses, "\n") + "\n");
-  ready_file_written = written.ok();
-  return Annotate(written, "--ready-file " + options.ready_file);
+  if (unlink(options.ready_file.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+  return Annotate(ErrnoStatus(errno, "remove what is there"), "--ready-file " + options.ready_file);
 }
 
 Daemon::Daemon(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -269,15 +272,14 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->Open());
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->ServePeers());
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->ServeControl());
-  PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->WriteReadyFile());
   return daemon;
 }
 
 Daemon::~Daemon() {
-  if (impl_->ready_file_written) unlink(impl_->options.ready_file.c_str());
+  RemoveReadyFile();
+  if (impl_->mounts) impl_->mounts->RemoveAll();  // Before all that waits.
   if (impl_->control_server != nullptr) impl_->control_server->Shutdown(SoonOnWall());
   impl_->control_server = nullptr;
-  impl_->mounts.reset();
   if (impl_->peer_server != nullptr) impl_->peer_server->Shutdown(SoonOnWall());
   if (impl_->health) impl_->health->Shutdown();
   if (impl_->node != nullptr) impl_->node->Shutdown(Clock::Real().Now() + kShutdownGrace);
@@ -312,17 +314,39 @@ void Daemon::Drain(absl::Time deadline) {
   impl_->node->Drain(deadline);
 }
 
+absl::Status Daemon::WriteReadyFile() {
+  const std::string& path = impl_->options.ready_file;
+  if (path.empty()) return absl::OkStatus();
+  const size_t slash = path.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const absl::StatusOr<File> folder = File::Open(parent, O_RDONLY | O_DIRECTORY);
+  if (!folder.ok()) return Annotate(folder.status(), "--ready-file " + path);
+  const absl::Status written =
+      folder->ReplaceFile(path.substr(slash + 1), absl::StrJoin(impl_->addresses, "\n") + "\n");
+  impl_->ready_file_written = written.ok();
+  return Annotate(written, "--ready-file " + path);
+}
+
+void Daemon::RemoveReadyFile() {
+  if (impl_->ready_file_written.exchange(false)) impl_->RemoveReadyFile().IgnoreError();
+}
+
 void Daemon::Unmount() { impl_->mounts->RemoveAll(); }
 
 std::vector<std::string> Daemon::NotDurable() const {
   std::vector<std::string> lines;
-  for (const NodeBuildInfo& build : impl_->node->ListBuilds()) {
-    if (!build.only_copy) continue;
-    lines.push_back(absl::StrCat(
-        build.id.ToString(), " ", AbslView(BuildStateName(build.state)), " in ",
-        impl_->options.data_folder, "/builds/", build.id.ToString(),
-        build.state == BuildState::kDurable ? ": its newest metadata is not in the base" : "",
-        build.reason.empty() ? "" : ": " + build.reason));
+  for (const NodeBuildInfo& build : impl_->node->NotDurable()) {
+    if (build.state == BuildState::kUnknown) {  // Nothing of it is in the folder that would stay.
+      lines.push_back(absl::StrCat(build.id.ToString(), ": ", build.reason));
+      continue;
+    }
+    lines.push_back(absl::StrCat(build.id.ToString(), " ", AbslView(BuildStateName(build.state)),
+                                 " in ", impl_->options.data_folder, "/builds/",
+                                 build.id.ToString(),
+                                 build.state == BuildState::kDurable && !build.changing
+                                     ? ": its newest metadata is not in the base"
+                                     : "",
+                                 build.reason.empty() ? "" : ": " + build.reason));
   }
   return lines;
 }

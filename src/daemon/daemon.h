@@ -17,9 +17,11 @@ namespace peerchunk {
 class Daemon {
  public:
   // Puts everything together and serves. An error says what is wrong and what to do, and leaves
-  // nothing running.
+  // nothing running. The ready file that a dead daemon left is gone as soon as the data folder is
+  // this one's.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options);
-  // Stops serving. What was not durable stays on disk for the next start.
+  // Stops serving. What was not durable stays on disk for the next start. Waits for calls under
+  // way, of which some end only when a disk or a bucket answers.
   ~Daemon();
 
   // As bound: port 0 has become a real one.
@@ -27,9 +29,13 @@ class Daemon {
   // What a person should know after the start, one line each.
   std::vector<std::string> Greeting() const;
 
-  // Takes no new pauses and waits for uploads. Peers and guests are served meanwhile.
+  // Tells a supervisor, by the ready file where one is asked for, that everything is served.
+  absl::Status WriteReadyFile();
+  void RemoveReadyFile();
+  // Takes no new pauses and waits for those under way and for uploads. Peers and guests are served
+  // meanwhile.
   void Drain(absl::Time deadline);
-  // Ends every mount: nobody would answer there any more.
+  // Ends every mount, for good: nobody would answer there any more.
   void Unmount();
   // One line for each build that is not durable now: which, why, and where it lies.
   std::vector<std::string> NotDurable() const;

@@ -32,11 +32,37 @@ int Report(const Daemon& daemon) {
   return kExitNotDurable;
 }
 
+// While it lives, a signal ends the process at once: what goes on meanwhile may take as long as a
+// disk or a bucket does. That loses nothing: what is kept of a build is on disk.
+class LeavesAtSignal {
+ public:
+  LeavesAtSignal(Signals& signals, int exit_code)
+      : signals_(signals), waits_([this, exit_code] {
+          if (signals_.Wait() == Signals::Event::kSignal) std::_Exit(exit_code);
+        }) {}
+  ~LeavesAtSignal() {
+    signals_.Wake();
+    waits_.join();
+  }
+  LeavesAtSignal(const LeavesAtSignal&) = delete;
+  LeavesAtSignal& operator=(const LeavesAtSignal&) = delete;
+
+ private:
+  Signals& signals_;
+  std::thread waits_;
+};
+
+absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options, Signals& signals) {
+  const LeavesAtSignal impatient(signals, kExitFailed);
+  return Daemon::Start(options);
+}
+
 int Serve(const DaemonOptions& options, Signals& signals) {
-  absl::StatusOr<std::unique_ptr<Daemon>> started = Daemon::Start(options);
-  if (!started.ok()) {
-    std::fprintf(stderr, "peerchunkd: could not start: %s\n",
-                 std::string(started.status().message()).c_str());
+  absl::StatusOr<std::unique_ptr<Daemon>> started = Start(options, signals);
+  absl::Status ready = started.status();
+  if (ready.ok()) ready = (*started)->WriteReadyFile();
+  if (!ready.ok()) {
+    std::fprintf(stderr, "peerchunkd: could not start: %s\n", std::string(ready.message()).c_str());
     return kExitFailed;
   }
   Daemon& daemon = **started;
@@ -54,14 +80,14 @@ int Serve(const DaemonOptions& options, Signals& signals) {
     signals.Wake();
   });
   const Signals::Event event = signals.Wait();
+  daemon.RemoveReadyFile();
   const int exit_code = Report(daemon);
   std::fflush(stdout);
-  // Nothing of a build is in memory only, so leaving in the middle of an upload loses nothing.
-  if (event == Signals::Event::kSignal) {
-    daemon.Unmount();
-    std::_Exit(exit_code);
-  }
+  const LeavesAtSignal impatient(signals, exit_code);
+  daemon.Unmount();
+  if (event == Signals::Event::kSignal) std::_Exit(exit_code);
   drain.join();
+  *started = nullptr;
   return exit_code;
 }
 

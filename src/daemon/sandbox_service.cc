@@ -118,14 +118,17 @@ absl::StatusOr<v1::BuildInfo> SandboxServiceImpl::Describe(const std::string& bu
   return ToMessage(info, options_.mounts->PathOf(id));
 }
 
-absl::StatusOr<uint64_t> SandboxServiceImpl::Delete(const v1::DeleteBuildRequest& request) {
+absl::StatusOr<uint64_t> SandboxServiceImpl::Delete(const v1::DeleteBuildRequest& request,
+                                                    const ReadOptions& limits) {
   PEERCHUNK_ASSIGN_OR_RETURN(const BuildId id, ParseBuild(request.build_id()));
   if (const std::string mount = options_.mounts->PathOf(id); !mount.empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "build ", request.build_id(), " is mounted at ", mount, ": peerchunk umount it first"));
   }
-  return options_.node->Delete(
-      id, {.from_base = request.from_base(), .discard_only_copy = request.discard_only_copy()});
+  return options_.node->Delete(id, {.from_base = request.from_base(),
+                                    .discard_only_copy = request.discard_only_copy(),
+                                    .deadline = limits.deadline,
+                                    .cancellation = limits.cancellation});
 }
 
 grpc::Status SandboxServiceImpl::Pause(grpc::ServerContext*, const v1::PauseRequest* request,
@@ -165,10 +168,11 @@ grpc::Status SandboxServiceImpl::GetBuild(grpc::ServerContext*, const v1::GetBui
   return grpc::Status::OK;
 }
 
-grpc::Status SandboxServiceImpl::DeleteBuild(grpc::ServerContext*,
+grpc::Status SandboxServiceImpl::DeleteBuild(grpc::ServerContext* context,
                                              const v1::DeleteBuildRequest* request,
                                              v1::DeleteBuildResponse* response) {
-  const absl::StatusOr<uint64_t> deleted = Delete(*request);
+  const CallScope scope(*context);
+  const absl::StatusOr<uint64_t> deleted = Delete(*request, scope.read_options());
   if (!deleted.ok()) return ToGrpcStatus(deleted.status());
   response->set_objects_deleted(*deleted);
   return grpc::Status::OK;

@@ -56,7 +56,7 @@ class SandboxServiceImpl final : public v1::SandboxService::Service {
   absl::Status FetchInto(const std::string& folder, const BuildId& id, const BuildSources& sources,
                          const ReadOptions& options);
   absl::StatusOr<v1::BuildInfo> Describe(const std::string& build_id) const;
-  absl::StatusOr<uint64_t> Delete(const v1::DeleteBuildRequest& request);
+  absl::StatusOr<uint64_t> Delete(const v1::DeleteBuildRequest& request, const ReadOptions& limits);
 
   const Options options_;
   std::atomic<bool> draining_{false};

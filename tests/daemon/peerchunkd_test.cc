@@ -11,6 +11,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
+#include "peerchunk/template/build_registry.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
 #include "peerchunk/v1/sandbox_service.grpc.pb.h"
 #include "tests/support/certificates.h"
@@ -126,6 +127,29 @@ TEST_F(PeerchunkdTest, HealthIsServedToPeersAndReflectionIsNot) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
 }
 
+// What it reads is what peers would get. Each read is of another build, and a bad one is given up
+// after its read; several, so that the answer stays bad for longer than one.
+TEST_F(PeerchunkdTest, ABuildWhoseBytesAreBadMakesTheDaemonUnhealthy) {
+  DaemonProcess daemon(Path("a"), Path("base"), kSlowBase);
+  std::vector<std::string> headers;
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    const test::TestBuild build = PauseOn(daemon, {.memfile_bytes = 0, .seed = seed});
+    headers.push_back(Path("a/builds/" + build.id.ToString() + "/rootfs.ext4.header"));
+  }
+  const auto health = grpc::health::v1::Health::NewStub(
+      grpc::CreateChannel(daemon.address(), grpc::InsecureChannelCredentials()));
+  const auto await = [&](grpc::health::v1::HealthCheckResponse::ServingStatus status) {
+    grpc::health::v1::HealthCheckResponse response;
+    while (response.status() != status) {
+      grpc::ClientContext context;
+      ASSERT_TRUE(health->Check(&context, {}, &response).ok());
+    }
+  };
+  await(grpc::health::v1::HealthCheckResponse::SERVING);
+  for (const std::string& header : headers) FlipByte(header, 20);
+  await(grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+}
+
 TEST_F(PeerchunkdTest, ReflectionOnTheControlSocketDescribesTheService) {
   DaemonProcess daemon(Path("a"), Path("base"));
   grpc::ClientContext context;
@@ -176,6 +200,35 @@ TEST_F(PeerchunkdTest, TheReadyFileNamesTheBoundPortsAndGoesWithTheDaemon) {
   EXPECT_EQ(folder_.Read("ready"), daemon.address() + "\n");
   EXPECT_EQ(daemon.Stop(), 0);
   EXPECT_FALSE(std::filesystem::exists(Path("ready")));
+}
+
+TEST_F(PeerchunkdTest, TheReadyFileOfADeadDaemonGoesBeforeTheNextOneIsReady) {
+  {
+    DaemonProcess daemon(Path("a"), Path("base"), {"--ready-file", Path("ready")});
+    const Finished second = RunProgram(
+        Peerchunkd(Arguments("a") + std::vector<std::string>{"--ready-file", Path("ready")}));
+    EXPECT_EQ(second.exit_code, 1);  // It is not this one's to remove.
+    EXPECT_EQ(folder_.Read("ready"), daemon.address() + "\n");
+    daemon.process().Signal(SIGKILL);
+    EXPECT_EQ(daemon.process().Wait(), 128 + SIGKILL);
+  }
+  EXPECT_TRUE(std::filesystem::exists(Path("ready")));
+  // One that comes as far as its control socket, and no further.
+  folder_.Write("precious", "data");
+  const Finished next = RunProgram(
+      Peerchunkd(Arguments("a") + std::vector<std::string>{"--ready-file", Path("ready"),
+                                                           "--control", Path("precious")}));
+  EXPECT_EQ(next.exit_code, 1);
+  EXPECT_THAT(next.err, HasSubstr("no socket"));
+  EXPECT_FALSE(std::filesystem::exists(Path("ready")));
+}
+
+TEST_F(PeerchunkdTest, EmptyOverlayFoldersOfAKilledDaemonAreRemovedAtTheStart) {
+  folder_.Write("a/overlays/in-use/file", "kept");
+  std::filesystem::create_directory(Path("a/overlays/left"));
+  DaemonProcess daemon(Path("a"), Path("base"));
+  EXPECT_FALSE(std::filesystem::exists(Path("a/overlays/left")));
+  EXPECT_EQ(folder_.Read("a/overlays/in-use/file"), "kept");
 }
 
 TEST_F(PeerchunkdTest, ASecondDaemonOnOneFolderRefuses) {
@@ -411,6 +464,40 @@ TEST_F(PeerchunkdTest, ReplacedMetadataReachesTheBase) {
   EXPECT_EQ(daemon.Tool({"set-metadata", id, Path("new.json")}).exit_code, 0);
   EXPECT_EQ(daemon.Stop(), 0);
   EXPECT_EQ(folder_.Read("base/" + id + "/metadata.json"), metadata);
+}
+
+TEST_F(PeerchunkdTest, MetadataHasOneLimitFromTheToolToTheDisk) {
+  DaemonProcess daemon(Path("a"), Path("base"), kSlowBase);
+  const std::string id = PauseOn(daemon).id.ToString();
+  const std::string large = "{\"large\":\"" + std::string(5 << 20, 'x') + "\"}";
+  folder_.Write("large.json", large);
+  const Finished replaced = daemon.Tool({"set-metadata", id, Path("large.json")});
+  EXPECT_EQ(replaced.exit_code, 0) << replaced.err;
+  EXPECT_TRUE(folder_.Read("a/builds/" + id + "/metadata.json.2") == large);
+  folder_.Write("beyond.json", "");
+  std::filesystem::resize_file(Path("beyond.json"), kMaxMetadataBytes + 1);
+  const Finished refused = daemon.Tool({"set-metadata", id, Path("beyond.json")});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("a metadata.json has at most 67108864"));
+}
+
+// GRPC_POLL_STRATEGY=poll, which TuneProcess sets, has gRPC do without epoll.
+TEST_F(PeerchunkdTest, TheProcessIsTuned) {
+  const auto polls = [&](const std::string& name, const std::string& strategy) {
+    test::ChildProcess::Spec spec = Peerchunkd(Arguments(name));
+    if (!strategy.empty()) spec.environment["GRPC_POLL_STRATEGY"] = strategy;
+    test::ChildProcess daemon(spec);
+    daemon.WaitForLine("ready");
+    const std::string files = "/proc/" + std::to_string(daemon.pid()) + "/fd";
+    int found = 0;
+    for (const auto& file : std::filesystem::directory_iterator(files)) {
+      std::error_code error;  // One that is closed meanwhile.
+      if (std::filesystem::read_symlink(file, error) == "anon_inode:[eventpoll]") ++found;
+    }
+    return found;
+  };
+  EXPECT_EQ(polls("a", ""), polls("b", "poll"));
+  EXPECT_GT(polls("c", "epoll1"), polls("d", "poll"));
 }
 
 }  // namespace
