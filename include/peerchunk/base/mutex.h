@@ -73,7 +73,7 @@ class CondVar {
     cv_.wait(lock);
     lock.release();
   }
-  // False when `deadline` (wall time) passed without a notification.
+  // False when `deadline` (on Clock::Real()) passed without a notification.
   bool WaitUntil(Mutex& mutex, absl::Time deadline) PEERCHUNK_REQUIRES(mutex);
   void NotifyOne() { cv_.notify_one(); }
   void NotifyAll() { cv_.notify_all(); }
