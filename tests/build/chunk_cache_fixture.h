@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,16 +22,21 @@
 
 namespace peerchunk::test {
 
-// Passes everything on and keeps the options of the range readers that were opened.
+// Passes everything on and keeps the options of the range readers that were opened; `on_read` is
+// told the offset and the length of each read.
 class RecordingSeekable final : public Seekable {
  public:
-  explicit RecordingSeekable(std::unique_ptr<Seekable> base) : base_(std::move(base)) {}
+  using OnRead = std::function<void(uint64_t offset, uint64_t length)>;
+
+  explicit RecordingSeekable(std::unique_ptr<Seekable> base, OnRead on_read = {})
+      : base_(std::move(base)), on_read_(std::move(on_read)) {}
 
   absl::StatusOr<uint64_t> Size(const ReadOptions& options) override {
     return base_->Size(options);
   }
   absl::StatusOr<size_t> ReadAt(uint64_t offset, absl::Span<char> out,
                                 const ReadOptions& options) override {
+    if (on_read_) on_read_(offset, out.size());
     {
       const MutexLock lock(mutex_);
       passed_.push_back(options);
@@ -39,6 +45,7 @@ class RecordingSeekable final : public Seekable {
   }
   absl::StatusOr<std::unique_ptr<RangeReader>> OpenRangeReader(
       uint64_t offset, uint64_t length, const ReadOptions& options) override {
+    if (on_read_) on_read_(offset, length);
     {
       const MutexLock lock(mutex_);
       fetches_.push_back(options);
@@ -64,6 +71,7 @@ class RecordingSeekable final : public Seekable {
 
  private:
   const std::unique_ptr<Seekable> base_;
+  const OnRead on_read_;
   mutable Mutex mutex_;
   std::vector<ReadOptions> fetches_ PEERCHUNK_GUARDED_BY(mutex_);
   std::vector<ReadOptions> passed_ PEERCHUNK_GUARDED_BY(mutex_);
