@@ -3,6 +3,8 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <functional>
@@ -19,6 +21,7 @@
 #include "peerchunk/v1/chunk_service.pb.h"
 #include "tests/peer/http2/scripted_server.h"
 #include "tests/support/simulated_clock.h"
+#include "tests/support/thread_state.h"
 
 namespace peerchunk::http2 {
 namespace {
@@ -251,11 +254,12 @@ TEST(SharedStreamDialTest, AReaderSleepsWhileThePeerIsDialled) {
                          clock);
   stream->Begin();
   const auto read = AskOf(*stream);
+  std::atomic<pid_t> reads = 0;
   std::thread reader([&] {
+    reads = gettid();
     EXPECT_TRUE(absl::IsCancelled(stream->Await(*read, absl::InfiniteFuture()).status()));
   });
-  while (looks == 0) std::this_thread::yield();
-  for (int i = 0; i < 20'000; ++i) std::this_thread::yield();  // Enough for thousands of looks.
+  while (looks <= 10 && !test::SleepsIn(reads, SYS_ppoll)) std::this_thread::yield();
   stream->Cancel(*read);
   reader.join();
   EXPECT_LE(looks, 10);
@@ -304,7 +308,11 @@ TEST(SharedStreamRestTest, ADriverThatSleepsIsWokenForTheReadsThatHadToWait) {
   };
   ask();
   const std::shared_ptr<SharedReads::Read> first = reads.front();
-  std::thread driver([&] { await(*first); });
+  std::atomic<pid_t> drives = 0;
+  std::thread driver([&] {
+    drives = gettid();
+    await(*first);
+  });
   EXPECT_EQ(server.ReadPreface(), kPreface);
   server.SendSettings();
   EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {1}, .cancelled = {}}));
@@ -313,7 +321,7 @@ TEST(SharedStreamRestTest, ADriverThatSleepsIsWokenForTheReadsThatHadToWait) {
   EXPECT_EQ(NextMessageOf(server), (Asked{.reads = {2}, .cancelled = {}}));
   AnswerOf(server, 2);
   await(*reads.back());
-  for (int i = 0; i < 20'000; ++i) std::this_thread::yield();  // It falls asleep.
+  while (!test::SleepsIn(drives, SYS_ppoll)) std::this_thread::yield();
   before_write = [&] {
     for (int i = 0; i < 10; ++i) ask();
   };
