@@ -19,6 +19,7 @@
 #include "service/byte_budget.h"
 #include "service/event_loop.h"
 #include "service/peer_turns.h"
+#include "service/send_pacer.h"
 
 namespace peerchunk {
 
@@ -38,6 +39,8 @@ struct ServiceContext {
             .demand_reserve_bytes = given.demand_reserve_bytes,
             .in_use = &given.metrics->gauge("peerchunk_served_in_flight_bytes"),
             .peak = &given.metrics->gauge("peerchunk_served_in_flight_peak_bytes")})),
+        pacer(given.max_bytes_per_second, given.clock, &alarms,
+              given.metrics->counter("peerchunk_served_throttled_microseconds_total")),
         buffers(std::make_shared<BufferPool>(given.max_bytes_in_flight / 8)),
         active(given.max_streams, given.max_streams_per_peer),
         relaying(given.max_relays, given.max_relays_per_peer),
@@ -64,6 +67,7 @@ struct ServiceContext {
   const ChunkService::Options options;
   AsyncChunkService service;
   const std::shared_ptr<ByteBudget> budget;
+  SendPacer pacer;
   const std::shared_ptr<BufferPool> buffers;
   ActiveCalls active;
   ActiveCalls relaying;  // Windows that other nodes are asked for, waiting ones included.
@@ -112,6 +116,8 @@ grpc::Status FinalStatus(const ServiceContext& context, const absl::Status& stat
 
 // What a request is refused with that would wait for memory for longer than it may.
 absl::Status NoMemoryLeft();
+// What a stream is refused, or ended, with whose turn to send does not come in time.
+absl::Status NoTurnLeft();
 // As long as the first bytes of a request in `lane` may wait for memory.
 absl::Duration LongestWait(const ServiceContext& context, Priority lane);
 

@@ -34,6 +34,10 @@ absl::Status NoMemoryLeft() {
   return absl::ResourceExhaustedError("this node has no memory left to serve you: try again later");
 }
 
+absl::Status NoTurnLeft() {
+  return absl::ResourceExhaustedError("this node sends as much as it may: try again later");
+}
+
 absl::Duration LongestWait(const ServiceContext& context, Priority lane) {
   return lane == Priority::kDemand ? context.options.longest_demand_wait
                                    : context.options.longest_prefetch_wait;
@@ -131,6 +135,11 @@ absl::StatusOr<std::unique_ptr<ChunkService>> ChunkService::Create(TemplateCache
     return absl::InvalidArgumentError(absl::StrCat("max_bytes_in_flight is ",
                                                    options.max_bytes_in_flight,
                                                    "; two messages of 1 MiB have to fit"));
+  }
+  if (options.max_bytes_per_second != 0 && options.max_bytes_per_second < kLeastBytesPerSecond) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_bytes_per_second is ", options.max_bytes_per_second, "; below ",
+                     kLeastBytesPerSecond, " readers would take this node for stalled"));
   }
   return std::unique_ptr<ChunkService>(
       new ChunkService(std::make_unique<Impl>(templates, options)));

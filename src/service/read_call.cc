@@ -264,6 +264,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     MutexLock lock(mutex_);
     over_ = true;
     stall_.Stop();
+    if (turn_ != 0) context_.pacer.Forget(peer_, Priority::kDemand, std::exchange(turn_, 0));
     std::erase_if(slow_, [this](auto& entry) PEERCHUNK_REQUIRES(mutex_) {
       SlowRead& read = *entry.second;
       read.cancel.request_stop();
@@ -584,13 +585,39 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       return FinishLocked(absl::CancelledError("the reader went away"));
     }
     if (!writing_ && !parts_.empty()) WriteLocked();
-    if (!reading_ && !requests_ended_ && under_way_ < kMostReadsUnderWay) StartReadLocked();
+    if (!reading_ && !requests_ended_ && under_way_ < kMostReadsUnderWay && MayReadLocked()) {
+      StartReadLocked();
+    }
     if (under_way_ > 0 || writing_) return;
     if (requests_ended_) {
       FinishLocked(absl::OkStatus());
     } else if (draining_) {
       grpc_.TryCancel();  // The reader has nothing under way; OnRead hears of it.
     }
+  }
+
+  // Answers are sent as they are ready. When more of them went out than is paid for, no request is
+  // taken from the stream until it is; nothing is held for those that wait there.
+  bool MayReadLocked() PEERCHUNK_REQUIRES(mutex_) {
+    if (turn_ != 0) return false;
+    if (std::exchange(has_turn_, false)) return true;
+    if (context_.pacer.TrySpend(Priority::kDemand, 0)) return true;
+    turn_ =
+        context_.pacer.Wait(peer_, Priority::kDemand, 0,
+                            [weak = weak_from_this(), peer = peer_, &readers = context_.readers] {
+                              readers.Run(peer, Priority::kDemand, [weak] {
+                                if (const std::shared_ptr<ReadCall> self = weak.lock())
+                                  self->OnTurn();
+                              });
+                            });
+    return false;
+  }
+
+  void OnTurn() {
+    MutexLock lock(mutex_);
+    turn_ = 0;
+    has_turn_ = true;
+    ProceedLocked();
   }
 
   void WriteLocked() PEERCHUNK_REQUIRES(mutex_) {
@@ -605,6 +632,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       ends_in_write_ += parts.ends;
     }
     context_.served_bytes.Add(bytes);
+    context_.pacer.Spend(Priority::kDemand, bytes);
     writing_ = true;
     stall_.Began(Weakly(&ReadCall::OnStallAlarm));
     const grpc::ByteBuffer message(outgoing_.data(), outgoing_.size());
@@ -644,6 +672,8 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   std::vector<grpc::Slice> outgoing_ PEERCHUNK_GUARDED_BY(mutex_);  // Used again.
   std::vector<ByteBudget::Lease> written_leases_ PEERCHUNK_GUARDED_BY(mutex_);
   StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
+  SendPacer::Ticket turn_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // Of the next request.
+  bool has_turn_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   size_t ends_in_write_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   size_t under_way_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // Until their last part is written.
   bool reading_ PEERCHUNK_GUARDED_BY(mutex_) = false;

@@ -25,7 +25,9 @@ constexpr size_t kExtentsAhead = 2;
 // One GetBuildFile. Owned by its operations and tasks; gone with the last of them.
 //
 //   queue: OnRequest -> reader: Begin -> Drive
-//   Drive: Write, and meanwhile the next pieces: on this thread as long as they are in memory, else
+//   Drive: Write, and meanwhile the next pieces, a window's worth of them each turn to send
+//   (without
+//          one: pacer -> reader: OnTurn): on this thread as long as they are in memory, else
 //          budget -> reader (or relay): Produce -> Drive
 //   queue: OnWritten -> Drive; of a bulk transfer, when no other event is there (EventLoop)
 //
@@ -41,7 +43,10 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
         stall_(&context.alarms, context.options.clock, context.options.stall_timeout) {
     context_.CallBegins();
   }
-  ~StreamCall() { context_.CallEnds(); }
+  ~StreamCall() {
+    context_.pacer.GiveBack(read_options_.priority, paid_bytes_);
+    context_.CallEnds();
+  }
 
   void Await() {
     done_operation_ = new MemberOperation<StreamCall>(shared_from_this(), &StreamCall::OnDone);
@@ -129,16 +134,74 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
         if (ready_.size() >= kExtentsAhead) return;
         producing_ = true;
       }
-      std::deque<OutgoingExtent> extents;
-      if (!TryProduce(extents)) return AskForMemory();
-      TakeIn(extents);
+      if (!TakeTurn()) return AwaitTurn();
+      if (!ProduceAtOnce()) return AskForMemory();
     }
   }
 
-  // What takes no waiting.
-  bool TryProduce(std::deque<OutgoingExtent>& extents) {
+  // True: what comes next, as far as the next window, may be sent.
+  bool TakeTurn() {
+    if (paid_bytes_ > 0) return true;
+    const uint64_t bytes = source_->NextWindowBytes();
+    if (!context_.pacer.TrySpend(read_options_.priority, bytes)) return false;
+    paid_bytes_ = bytes;
+    return true;
+  }
+
+  // OnTurn goes on when there is a turn. No memory is held meanwhile but for what is being written.
+  void AwaitTurn() {
+    const Priority lane = read_options_.priority;
+    const uint64_t bytes = source_->NextWindowBytes();
+    MutexLock lock(mutex_);
+    turn_ = context_.pacer.Wait(peer_, lane, bytes, [self = shared_from_this(), lane, bytes] {
+      self->context_.readers.Run(self->peer_, lane, [self, bytes] { self->OnTurn(bytes); });
+    });
+    turn_alarm_ =
+        context_.alarms.At(context_.options.clock->Now() + context_.options.longest_prefetch_wait,
+                           [weak = weak_from_this(), turn = turn_] {
+                             if (const std::shared_ptr<StreamCall> self = weak.lock())
+                               self->OnTurnTooLate(turn);
+                           });
+    if (cancel_.stop_requested() && LeaveLineLocked()) {
+      FinishLocked(absl::CancelledError("the reader went away"));
+    }
+  }
+
+  void OnTurn(uint64_t bytes) {
+    {
+      MutexLock lock(mutex_);
+      TurnWaitEndedLocked();
+    }
+    paid_bytes_ = bytes;
+    if (cancel_.stop_requested()) return Finish(absl::CancelledError("the reader went away"));
+    if (!ProduceAtOnce()) return AskForMemory();
+    Drive();
+  }
+
+  void TurnWaitEndedLocked() PEERCHUNK_REQUIRES(mutex_) {
+    turn_ = 0;
+    if (turn_alarm_ != 0) context_.alarms.Cancel(std::exchange(turn_alarm_, 0));
+  }
+
+  bool LeaveTurnLocked() PEERCHUNK_REQUIRES(mutex_) {
+    if (turn_ == 0 || !context_.pacer.Forget(peer_, read_options_.priority, turn_)) return false;
+    TurnWaitEndedLocked();
+    return true;
+  }
+
+  void OnTurnTooLate(SendPacer::Ticket turn) {
+    MutexLock lock(mutex_);
+    if (turn_ == turn && LeaveLineLocked()) FinishLocked(NoTurnLeft());
+  }
+
+  // What takes no waiting, of what is paid for.
+  bool ProduceAtOnce() {
+    const uint64_t from = source_->next_offset();
+    std::deque<OutgoingExtent> extents;
     auto lease = account_->TryAcquire(read_options_.priority, source_->NextPieceBytes());
-    return lease && source_->TryRead(*lease, read_options_, extents);
+    if (!lease || !source_->TryRead(*lease, read_options_, extents)) return false;
+    TakeIn(from, extents);
+    return true;
   }
 
   // Produce goes on when there is memory for the next window.
@@ -167,9 +230,9 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     }
   }
 
-  // True: it waited, and Produce will not run.
+  // True: it waited, and neither Produce nor OnTurn will run.
   bool LeaveLineLocked() PEERCHUNK_REQUIRES(mutex_) {
-    if (!wait_.Leave()) return false;
+    if (!wait_.Leave() && !LeaveTurnLocked()) return false;
     producing_ = false;
     return true;
   }
@@ -209,14 +272,19 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
     // somewhere.
     options.deadline =
         std::min(call_deadline_, context_.options.clock->Now() + context_.options.relay_timeout);
+    const uint64_t from = source_->next_offset();
     const absl::Status status = source_->Read(std::move(lease), options, extents);
     if (!status.ok()) return Finish(status);
-    TakeIn(extents);
+    TakeIn(from, extents);
     Drive();
   }
 
-  // The producer hands over what it has and is none any more.
-  void TakeIn(std::deque<OutgoingExtent>& extents) {
+  // The producer hands over what it has, from this offset on, and is none any more.
+  void TakeIn(uint64_t from, std::deque<OutgoingExtent>& extents) {
+    uint64_t unsent = source_->next_offset() - from;
+    paid_bytes_ -= std::min(paid_bytes_, unsent);
+    for (const OutgoingExtent& extent : extents) unsent -= extent.data ? extent.data->size() : 0;
+    context_.pacer.GiveBack(read_options_.priority, unsent);  // Zeros.
     // The last message repeats the state as it is by then.
     const bool done = source_->done();
     const BuildStatus status = done ? StatusNow(*context_.templates, served_) : served_.head.status;
@@ -309,11 +377,14 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   ReadOptions read_options_;
   absl::Time call_deadline_;
   std::optional<ExtentSource> source_;
+  uint64_t paid_bytes_ = 0;  // Of a turn, and not produced yet.
 
   Mutex mutex_;
   std::deque<OutgoingExtent> ready_ PEERCHUNK_GUARDED_BY(mutex_);
   BuildStatus end_status_;  // Written by who produces, before `all_read_`.
   MemoryWait wait_ PEERCHUNK_GUARDED_BY(mutex_);
+  SendPacer::Ticket turn_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
+  Alarms::Id turn_alarm_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
   bool producing_ PEERCHUNK_GUARDED_BY(mutex_) = true;  // Begin counts as the first.
   bool all_read_ PEERCHUNK_GUARDED_BY(mutex_) = false;

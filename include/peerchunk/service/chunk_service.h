@@ -32,6 +32,10 @@ namespace peerchunk {
 //                           queues, joins the threads
 class ChunkService {
  public:
+  // A reader leaves a source that does not keep 256 KiB/s over 2 s (PeerBudgets). A turn is up to
+  // 1 MiB: at this rate it takes half a second, so that two streams keep clear of that.
+  static constexpr uint64_t kLeastBytesPerSecond = 2 * kMiB;
+
   struct Options {
     size_t queue_threads = 2;
     size_t read_threads = 4;
@@ -45,6 +49,12 @@ class ChunkService {
     absl::Duration longest_prefetch_wait = absl::Seconds(1);
     // A call whose message makes no way for so long is cancelled: its reader does not read.
     absl::Duration stall_timeout = absl::Seconds(30);
+    // Bytes of data and of page reads' answers sent to all peers together; 0: no limit; else at
+    // least kLeastBytesPerSecond. Streams take turns, demand first, peers in turn; reads of pages
+    // do not wait for prefetch. Whose turn does not come within `longest_prefetch_wait`, also in
+    // the middle of a stream, is refused as above: before its reader would take this node for
+    // stalled.
+    uint64_t max_bytes_per_second = 0;
     size_t max_streams = 1024;
     size_t max_streams_per_peer = 256;
     absl::Duration retry_hint = absl::Milliseconds(100);
