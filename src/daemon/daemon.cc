@@ -17,6 +17,7 @@
 #include "base/logging.h"
 #include "daemon/control_socket.h"
 #include "daemon/health_service.h"
+#include "daemon/metrics_exporter.h"
 #include "daemon/mounts.h"
 #include "daemon/reflection_service.h"
 #include "daemon/sandbox_service.h"
@@ -50,6 +51,13 @@ absl::StatusOr<std::vector<ListenAddress>> ParseListen(const DaemonOptions& opti
     addresses.push_back(*std::move(address));
   }
   return addresses;
+}
+
+absl::StatusOr<std::optional<ListenAddress>> ParseMetricsAddress(const DaemonOptions& options) {
+  if (options.metrics_address.empty()) return std::nullopt;
+  absl::StatusOr<ListenAddress> address = ListenAddress::Parse(options.metrics_address);
+  if (!address.ok()) return Annotate(address.status(), "--metrics-address");
+  return *std::move(address);
 }
 
 absl::Status MakeDataFolder(const std::string& path) {
@@ -115,14 +123,17 @@ struct Daemon::Impl {
   absl::Status Open();
   absl::Status ServePeers();
   absl::Status ServeControl();
+  absl::Status ServeMetrics();
   absl::Status RemoveReadyFile();
 
   const DaemonOptions options;
   std::vector<ListenAddress> listen;
+  std::optional<ListenAddress> metrics_address;
   TransportCredentials credentials;
   std::vector<std::string> addresses;
   std::string control;  // As bound.
   Metrics metrics;
+  std::unique_ptr<MetricsExporter> exporter;  // Ends after the servers: a drain can be watched.
   std::shared_ptr<StorageProvider> base;
   std::unique_ptr<Node> node;
   std::optional<Mounts> mounts;
@@ -137,9 +148,13 @@ struct Daemon::Impl {
 
 absl::Status Daemon::Impl::Open() {
   PEERCHUNK_ASSIGN_OR_RETURN(listen, ParseListen(options));
+  PEERCHUNK_ASSIGN_OR_RETURN(metrics_address, ParseMetricsAddress(options));
   PEERCHUNK_ASSIGN_OR_RETURN(credentials, MakeTransportCredentials(options.tls));
   PEERCHUNK_RETURN_IF_ERROR(ControlAddress::Parse(options.control));
   for (const ListenAddress& address : listen) PEERCHUNK_RETURN_IF_ERROR(address.CheckFree());
+  if (metrics_address) {
+    PEERCHUNK_RETURN_IF_ERROR(Annotate(metrics_address->CheckFree(), "--metrics-address"));
+  }
   PEERCHUNK_RETURN_IF_ERROR(MakeDataFolder(options.data_folder));
 
   absl::StatusOr<std::shared_ptr<StorageProvider>> opened =
@@ -259,6 +274,15 @@ absl::Status Daemon::Impl::ServeControl() {
   return absl::OkStatus();
 }
 
+absl::Status Daemon::Impl::ServeMetrics() {
+  if (!metrics_address) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<MetricsExporter>> started =
+      MetricsExporter::Start(&metrics, *metrics_address);
+  if (!started.ok()) return Annotate(started.status(), "--metrics-address");
+  exporter = *std::move(started);
+  return absl::OkStatus();
+}
+
 absl::Status Daemon::Impl::RemoveReadyFile() {
   if (options.ready_file.empty()) return absl::OkStatus();
   if (unlink(options.ready_file.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
@@ -272,6 +296,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->Open());
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->ServePeers());
   PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->ServeControl());
+  PEERCHUNK_RETURN_IF_ERROR(daemon->impl_->ServeMetrics());
   return daemon;
 }
 
@@ -297,6 +322,11 @@ std::vector<std::string> Daemon::Greeting() const {
     lines.push_back(absl::StrCat("listening on ", impl_->addresses[i], " (", how, ")"));
   }
   lines.push_back("control at " + impl_->control);
+  if (impl_->exporter != nullptr) {
+    lines.push_back(absl::StrCat(
+        "metrics at http://", impl_->exporter->address(), "/metrics (",
+        impl_->metrics_address->is_loopback() ? "plaintext, loopback only" : "PLAINTEXT", ")"));
+  }
   lines.push_back("data in " + impl_->options.data_folder);
   lines.push_back("base " + impl_->base->Describe());
   if (plaintext && impl_->options.insecure_plaintext) {

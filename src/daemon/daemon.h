@@ -12,8 +12,8 @@
 
 namespace peerchunk {
 
-// A node with its two servers: ChunkService (and health) for peers, SandboxService for this
-// machine. Owned by main. Thread-safe once started.
+// A node with its servers: ChunkService (and health) for peers, SandboxService for this machine,
+// and metrics where asked for. Owned by main. Thread-safe once started.
 class Daemon {
  public:
   // Puts everything together and serves. An error says what is wrong and what to do, and leaves

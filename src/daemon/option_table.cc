@@ -178,6 +178,10 @@ std::vector<OptionSpec> MakeTable() {
             "Where the tool and the orchestrator connect: a unix socket (mode 0600) or a "
             "loopback address. Default: control.sock in the data folder",
             PEERCHUNK_AT(control)));
+  table.push_back(Plain("metrics-address", Kind::kText, where, "IP:PORT",
+                        "Serve metrics to Prometheus here, as http://IP:PORT/metrics, unencrypted; "
+                        "port 0: any free one. Default: nowhere",
+                        PEERCHUNK_AT(metrics_address)));
   table.push_back(Plain("data-folder", Kind::kText, where, "PATH",
                         "Builds paused here, and caches; of one daemon at a time",
                         PEERCHUNK_AT(data_folder)));

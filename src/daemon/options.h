@@ -19,10 +19,11 @@ namespace peerchunk {
 // all of one name (option_table.cc); the defaults here are those that --help shows.
 struct DaemonOptions {
   std::vector<std::string> listen = {"127.0.0.1:7070"};
-  std::string ready_file;   // Empty: none.
-  std::string control;      // Empty: control.sock in the data folder.
-  std::string data_folder;  // Empty: DefaultDataFolder().
-  std::string base;         // Empty: the folder "base" in the data folder.
+  std::string ready_file;       // Empty: none.
+  std::string control;          // Empty: control.sock in the data folder.
+  std::string metrics_address;  // Empty: not served.
+  std::string data_folder;      // Empty: DefaultDataFolder().
+  std::string base;             // Empty: the folder "base" in the data folder.
   uint64_t base_read_rate = 0;
 
   std::vector<std::string> peer_networks;

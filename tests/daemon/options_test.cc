@@ -65,6 +65,7 @@ TEST_F(OptionsTest, EveryOptionCanBeGivenInEachOfTheThreeWays) {
   const std::map<std::string, std::vector<std::string>> samples = {
       {"listen", {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}},
       {"control", {"/a", "/b", "/c"}},
+      {"metrics-address", {"127.0.0.1:1", "127.0.0.1:2", "[::1]:3"}},
       {"data-folder", {"/a", "/b", "/c"}},
       {"base", {"/a", "/b", "gs://c"}},
       {"ready-file", {"/a", "/b", "/c"}},
