@@ -187,6 +187,7 @@ absl::Status Daemon::Impl::Open() {
   node_options.service.max_streams = options.max_streams;
   node_options.service.max_streams_per_peer = options.max_streams_per_peer;
   node_options.service.max_bytes_in_flight = options.max_bytes_in_flight;
+  node_options.service.max_bytes_per_second = options.serve_rate;
   node_options.metrics = &metrics;
   PEERCHUNK_ASSIGN_OR_RETURN(node, Node::Create(std::move(node_options)));
   // From here on the folder is ours, and so is what a dead daemon on it has left.

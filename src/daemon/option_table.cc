@@ -9,6 +9,7 @@
 
 #include "base/byte_size.h"
 #include "peerchunk/base/status.h"
+#include "peerchunk/service/chunk_service.h"
 
 namespace peerchunk {
 namespace {
@@ -146,6 +147,17 @@ absl::Status CheckChunkSize(uint64_t bytes) {
       absl::StrCat(bytes, " is not a multiple of the page size, 4096"));
 }
 
+absl::Status CheckServeRate(uint64_t bytes_per_second) {
+  if (bytes_per_second == 0 || bytes_per_second >= ChunkService::kLeastBytesPerSecond) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", ExactByteSize(bytes_per_second),
+                   "' a second is so slow that readers would take this node "
+                   "for stalled; give at least ",
+                   ExactByteSize(ChunkService::kLeastBytesPerSecond), ", or 0 for no limit"));
+}
+
 absl::Status CheckLogLevel(const std::string& level) {
   for (const std::string_view known : {"trace", "debug", "info", "warn", "error", "off"}) {
     if (level == known) return absl::OkStatus();
@@ -220,6 +232,13 @@ std::vector<OptionSpec> MakeTable() {
   table.push_back(Bytes("max-bytes-in-flight", peers,
                         "Memory for messages to peers, over all streams; one peer gets a quarter",
                         2 * kMiB, PEERCHUNK_AT(max_bytes_in_flight)));
+  table.push_back(
+      Checked(Bytes("serve-rate", peers,
+                    absl::StrCat("Bytes per second sent to peers, over all streams; 0: no limit, "
+                                 "else at least ",
+                                 ExactByteSize(ChunkService::kLeastBytesPerSecond)),
+                    0, PEERCHUNK_AT(serve_rate)),
+              [](const DaemonOptions& o) { return CheckServeRate(o.serve_rate); }));
 
   const std::string reading = "Reading";
   table.push_back(Bytes("cache-capacity", reading,

@@ -39,6 +39,7 @@ struct DaemonOptions {
   uint64_t max_streams = 1024;
   uint64_t max_streams_per_peer = 256;
   uint64_t max_bytes_in_flight = 64 * kMiB;
+  uint64_t serve_rate = 0;
   bool pause_sync = false;
   uint64_t upload_parallelism = 2;
   uint64_t upload_rate = 0;

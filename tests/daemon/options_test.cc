@@ -79,6 +79,7 @@ TEST_F(OptionsTest, EveryOptionCanBeGivenInEachOfTheThreeWays) {
       {"max-streams", {"1", "2", "3"}},
       {"max-streams-per-peer", {"1", "2", "3"}},
       {"max-bytes-in-flight", {"2MiB", "3MiB", "4MiB"}},
+      {"serve-rate", {"2MiB", "3MiB", "4MiB"}},
       {"cache-capacity", {"1MiB", "2MiB", "3MiB"}},
       {"chunk-size", {"4KiB", "8KiB", "12KiB"}},
       {"fetch-threads", {"1", "2", "3"}},
@@ -157,6 +158,8 @@ TEST_F(OptionsTest, AWrongValueNamesWhereItCameFrom) {
   EXPECT_THAT(ErrorOf({"--chunk-size", "5000"}), HasSubstr("not a multiple of the page size"));
   EXPECT_THAT(ErrorOf({"--chunk-size", "1KiB"}), HasSubstr("less than 4KiB"));
   EXPECT_THAT(ErrorOf({"--chunk-size", "256MiB"}), HasSubstr("256MiB is more than 16MiB"));
+  EXPECT_THAT(ErrorOf({"--serve-rate", "1MiB"}), HasSubstr("at least 2MiB"));
+  EXPECT_EQ(Options({"--serve-rate", "0"}).serve_rate, 0u);
   EXPECT_THAT(ErrorOf({"--fetch-threads", "0"}), HasSubstr("from 1 to"));
   EXPECT_THAT(ErrorOf({"--log-level", "loud"}), HasSubstr("'loud' is not a level"));
   EXPECT_THAT(ErrorOf({"--pause-sync=maybe"}), HasSubstr("maybe"));
