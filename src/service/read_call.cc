@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <iterator>
@@ -11,180 +10,23 @@
 #include <utility>
 #include <vector>
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/wire_format_lite.h>
-#include <grpcpp/support/proto_buffer_reader.h>
-
 #include "base/chunk_service_limits.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
+#include "service/answer_parts.h"
+#include "service/answers_at_once.h"
 #include "service/call.h"
 #include "service/extent_source.h"
 #include "service/framing.h"
 #include "service/memory_wait.h"
+#include "service/read_request.h"
 #include "service/served_range.h"
 #include "service/stall_watch.h"
-#include "service/wire.h"
 
 namespace peerchunk {
 namespace {
 
-constexpr uint64_t kMaxReadBytes = kMiB;      // Of one read; longer ones have GetBuildFile.
-constexpr uint64_t kInlineBytes = 64 * kKiB;  // Read on the queue's thread, if in memory.
-// A longer message is none of a reader's: of a read 5 bytes are the least.
-constexpr size_t kMostReadsParsed = 16 * kMostReadsUnderWay;
-// A message is closed when it has this much; less than what a reader takes even with 1 MiB more.
-constexpr size_t kMessageBytes = 512 * kKiB;
-// Data up to this is put into the message: a slice of its own costs more.
-constexpr size_t kCopyBytes = 16 * kKiB;
-// A slice that short answers share.
-constexpr size_t kRoomBytes = 64 * kKiB;
-// What an answer takes beside its data.
-constexpr uint64_t kPartBytes = 256;
-
-// How many entries a request has, before anything is allocated for them.
-absl::StatusOr<size_t> CountEntries(grpc::ByteBuffer& buffer) {
-  using google::protobuf::internal::WireFormatLite;
-  grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return absl::InvalidArgumentError("unreadable request");
-  google::protobuf::io::CodedInputStream in(&reader);
-  size_t count = 0;
-  while (const uint32_t tag = in.ReadTag()) {
-    uint64_t entries = 1;
-    const bool packed =
-        tag == WireFormatLite::MakeTag(v1::ReadBuildFileRequest::kCancelledFieldNumber,
-                                       WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-    uint32_t length = 0;
-    if (packed) {
-      if (!in.ReadVarint32(&length) || !in.Skip(static_cast<int>(length))) break;
-      entries = length;  // At least a byte each.
-    } else if (!WireFormatLite::SkipField(&in, tag)) {
-      break;
-    }
-    count += entries;
-  }
-  return count;
-}
-
-absl::Status Parse(grpc::ByteBuffer& buffer, v1::ReadBuildFileRequest& request) {
-  PEERCHUNK_ASSIGN_OR_RETURN(const size_t entries, CountEntries(buffer));
-  if (entries > kMostReadsParsed) {
-    return absl::InvalidArgumentError("a request of more reads than a stream may have under way");
-  }
-  grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return absl::InvalidArgumentError("unreadable request");
-  if (!request.ParseFromZeroCopyStream(&reader)) {
-    return absl::InvalidArgumentError("malformed request");
-  }
-  return absl::OkStatus();
-}
-
-// Answers on their way into one message, and the memory that they take until it is written.
-struct Parts {
-  std::vector<grpc::Slice> slices;
-  size_t bytes = 0;
-  ByteBudget::Lease lease;
-  size_t ends = 0;  // Reads of which nothing comes after this.
-
-  void Add(FramedMessage message) {
-    bytes += message.size();
-    slices.push_back(std::move(message.prefix));
-    if (message.data) slices.push_back(*std::move(message.data));
-  }
-};
-
-// Answers that are ready at once, written one after the other into few slices.
-class AnswerWriter {
- public:
-  // `most_bytes`: what all of Reserve's are together, at most.
-  explicit AnswerWriter(size_t most_bytes) : most_bytes_(most_bytes) {}
-
-  // Room for `bytes`.
-  uint8_t* Reserve(size_t bytes) {
-    if (used_ + bytes > room_.size()) {
-      CloseRoom();
-      room_ = grpc::Slice(std::max(bytes, std::min(most_bytes_, kRoomBytes)));
-      used_ = closed_ = 0;
-    }
-    most_bytes_ -= std::min(most_bytes_, bytes);
-    return const_cast<uint8_t*>(room_.begin()) + used_;
-  }
-  // `end`, in what was reserved last, is where the answer ends, but for `data` if it is there.
-  void Commit(const uint8_t* end, std::optional<grpc::Slice> data, ByteBudget::Lease lease) {
-    const auto used = static_cast<size_t>(end - room_.begin());
-    parts_.bytes += used - used_ + (data ? data->size() : 0);
-    used_ = used;
-    if (data) {
-      CloseRoom();
-      parts_.slices.push_back(*std::move(data));
-    }
-    parts_.lease.Merge(std::move(lease));
-    ++parts_.ends;
-    if (parts_.bytes >= kMessageBytes) CloseParts();
-  }
-  std::vector<Parts> Take() {
-    CloseParts();
-    return std::move(done_);
-  }
-
- private:
-  void CloseRoom() {
-    if (used_ > closed_) parts_.slices.push_back(room_.sub(closed_, used_));
-    closed_ = used_;
-  }
-  void CloseParts() {
-    CloseRoom();
-    if (parts_.ends > 0) done_.push_back(std::exchange(parts_, {}));
-  }
-
-  size_t most_bytes_;
-  grpc::Slice room_;
-  size_t used_ = 0;
-  size_t closed_ = 0;  // Of `used_`, in slices already.
-  Parts parts_;
-  std::vector<Parts> done_;
-};
-
-// The files that the reads of one message name: few, and each is looked up once.
-class FilesOfMessage {
- public:
-  struct File {
-    std::string build_id;
-    v1::BuildFile file;
-    bool even_if_durable;
-    absl::StatusOr<ServedFile> served;
-    std::optional<WholeAnswerFramer> framer;
-  };
-
-  explicit FilesOfMessage(TemplateCache* templates) : templates_(templates) {}
-
-  // Null: it takes more than a look, or is an error.
-  const File* Find(const v1::GetBuildFileRequest& read) {
-    for (const std::unique_ptr<File>& file : files_) {
-      if (file->file == read.file() && file->even_if_durable == read.even_if_durable() &&
-          file->build_id == read.build_id()) {
-        return file->framer ? file.get() : nullptr;
-      }
-    }
-    if (files_.size() == kMostFiles) return nullptr;
-    files_.push_back(std::make_unique<File>(
-        File{read.build_id(), read.file(), read.even_if_durable(), LookUp(read), std::nullopt}));
-    File& file = *files_.back();
-    if (file.served.ok()) file.framer.emplace(file.served->head);
-    return file.framer ? &file : nullptr;
-  }
-
- private:
-  static constexpr size_t kMostFiles = 16;
-
-  absl::StatusOr<ServedFile> LookUp(const v1::GetBuildFileRequest& read) {
-    PEERCHUNK_ASSIGN_OR_RETURN(const BuildFileId id, FileFromWire(read.build_id(), read.file()));
-    return templates_->ResolveOpen(id, read.even_if_durable());
-  }
-
-  TemplateCache* const templates_;
-  std::vector<std::unique_ptr<File>> files_;
-};
+constexpr uint64_t kMaxReadBytes = kMiB;  // Of one read; longer ones have GetBuildFile.
 
 // One ReadBuildFile: the demand reads of one connection. Owned by its operations and tasks; gone
 // with the last of them.
@@ -287,17 +129,16 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       requests_ended_ = true;
       return ProceedLocked();
     }
-    const absl::Status parsed = Parse(incoming_, request_);
+    const absl::Status parsed = ParseReadRequest(incoming_, request_);
     incoming_.Clear();
-    std::vector<Parts> ready;
+    std::vector<AnswerParts> ready;
     std::vector<const v1::FileRead*> slow;
     size_t answered = 0;
     if (parsed.ok()) {
-      AnswerWriter answers(MostBytesOfAnswers());
-      FilesOfMessage files(context_.templates);
+      AnswersAtOnce answers(context_.templates, account_.get(), request_);
       const int most = std::min<int>(request_.reads_size(), kMostReadsUnderWay);
       for (int i = 0; i < most; ++i) {
-        if (AnswerAtOnce(request_.reads(i), files, answers)) {
+        if (answers.Add(request_.reads(i))) {
           ++answered;
         } else {
           slow.push_back(&request_.reads(i));
@@ -310,7 +151,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       MutexLock lock(mutex_);
       reading_ = false;
       if (!parsed.ok()) return FinishLocked(parsed);
-      for (Parts& parts : ready) parts_.push_back(std::move(parts));
+      for (AnswerParts& parts : ready) parts_.push_back(std::move(parts));
       under_way_ += answered;
       for (const v1::FileRead* const read : slow) {
         auto entry = std::make_shared<SlowRead>(read->id(), &context_.alarms);
@@ -343,63 +184,6 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
   static absl::Status CheckLength(const v1::GetBuildFileRequest& request) {
     if (request.has_length() && request.length() <= kMaxReadBytes) return absl::OkStatus();
     return absl::InvalidArgumentError("a read names its length, at most 1 MiB");
-  }
-
-  size_t MostBytesOfAnswers() const {
-    size_t most = 0;
-    for (const v1::FileRead& read : request_.reads()) {
-      most += kPartBytes + (read.read().length() <= kCopyBytes ? read.read().length() : 0);
-    }
-    return most;
-  }
-
-  // Writes the whole answer, when it takes no waiting. False: it does, or it is an error, which
-  // Begin finds again.
-  bool AnswerAtOnce(const v1::FileRead& wire, FilesOfMessage& files, AnswerWriter& answers) {
-    const v1::GetBuildFileRequest& read = wire.read();
-    const bool in_memory_only =
-        read.file() == v1::BUILD_FILE_MEMFILE || read.file() == v1::BUILD_FILE_ROOTFS;
-    if (!in_memory_only || !read.has_length() || read.length() > kInlineBytes) return false;
-    const FilesOfMessage::File* const file = files.Find(read);
-    if (file == nullptr) return false;
-    const WholeAnswerFramer& framer = *file->framer;
-    std::optional<ByteRange> range = ByteRange{0, 0};
-    if (file->served->head.availability == Availability::kAvailable) {
-      if (file->served->file == nullptr) return false;
-      range = ByteRange::Clip(read.offset(), read.length(), file->served->head.total_size);
-    }
-    if (!range) return false;
-    auto lease = account_->TryAcquire(Priority::kDemand, range->length + kPartBytes);
-    if (!lease) return false;
-    const bool copied = range->length <= kCopyBytes;
-    uint8_t* const out = answers.Reserve(framer.MostBytes() + (copied ? range->length : 0));
-    if (range->empty()) {
-      answers.Commit(framer.Write(wire.id(), range->offset, 0, 0, 0, out), {}, *std::move(lease));
-      return true;
-    }
-    std::optional<grpc::Slice> slice;
-    if (!copied) slice.emplace(range->length);
-    uint8_t* const data = copied ? out + framer.MostBytes() : const_cast<uint8_t*>(slice->begin());
-    ReadOptions options;
-    options.relayed = true;
-    options.priority = read.prefetch() ? Priority::kPrefetch : Priority::kDemand;
-    const std::vector<Run> runs = file->served->file->TryReadRuns(
-        range->offset, range->length, absl::MakeSpan(reinterpret_cast<char*>(data), range->length),
-        options);
-    // What is partly zero or partly here takes the long way.
-    if (runs.size() != 1 || runs[0].length != range->length) return false;
-    if (runs[0].zero) {
-      answers.Commit(framer.Write(wire.id(), range->offset, range->length, 0, 0, out), {},
-                     *std::move(lease));
-      return true;
-    }
-    uint8_t* end = framer.Write(wire.id(), range->offset, 0, runs[0].crc32c, range->length, out);
-    if (copied) {
-      std::memmove(end, data, range->length);
-      end += range->length;
-    }
-    answers.Commit(end, std::move(slice), *std::move(lease));
-    return true;
   }
 
   void Begin(const std::shared_ptr<SlowRead>& read, const v1::FileRead& wire) {
@@ -525,7 +309,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
         end = OutgoingEnd{status, read.source ? read.source->next_offset() : 0,
                           read.source && read.source->stopped_short()};
       }
-      Parts parts;
+      AnswerParts parts;
       parts.Add(FramePart(read.id, FrameMessage(head, extent, end)));
       parts.ends = end ? 1 : 0;
       parts_.push_back(std::move(parts));
@@ -544,7 +328,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
 
   void FailLocked(uint64_t id, const absl::Status& status) PEERCHUNK_REQUIRES(mutex_) {
     const bool busy = absl::IsResourceExhausted(status);
-    Parts parts;
+    AnswerParts parts;
     parts.Add(
         FramePartError(id, status, busy ? context_.options.retry_hint : absl::ZeroDuration()));
     parts.ends = 1;
@@ -580,7 +364,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     if (finished_) return;
     if (pending_finish_) return FinishLocked(*pending_finish_);
     if (over_) {
-      for (const Parts& parts : parts_) under_way_ -= parts.ends;
+      for (const AnswerParts& parts : parts_) under_way_ -= parts.ends;
       parts_.clear();
       return FinishLocked(absl::CancelledError("the reader went away"));
     }
@@ -624,7 +408,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
     size_t bytes = 0;
     outgoing_.clear();
     while (!parts_.empty() && bytes < kMessageBytes) {
-      Parts parts = std::move(parts_.front());
+      AnswerParts parts = std::move(parts_.front());
       parts_.pop_front();
       bytes += parts.bytes;
       std::move(parts.slices.begin(), parts.slices.end(), std::back_inserter(outgoing_));
@@ -668,7 +452,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
 
   Mutex mutex_;
   std::map<uint64_t, std::shared_ptr<SlowRead>> slow_ PEERCHUNK_GUARDED_BY(mutex_);
-  std::deque<Parts> parts_ PEERCHUNK_GUARDED_BY(mutex_);
+  std::deque<AnswerParts> parts_ PEERCHUNK_GUARDED_BY(mutex_);
   std::vector<grpc::Slice> outgoing_ PEERCHUNK_GUARDED_BY(mutex_);  // Used again.
   std::vector<ByteBudget::Lease> written_leases_ PEERCHUNK_GUARDED_BY(mutex_);
   StallWatch stall_ PEERCHUNK_GUARDED_BY(mutex_);
