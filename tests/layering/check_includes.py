@@ -2,7 +2,7 @@
 """check_includes.py TREE: fails when a file includes what its module must not (docs/architecture.md).
 
 Looks at src/ and include/peerchunk/, line by line; every direct edge is checked, so there is no
-indirect one that is wrong.
+indirect one that is wrong. Nor may any line name gRPC's callback API (docs/decisions/0005).
 """
 
 import pathlib
@@ -52,6 +52,9 @@ STATUS_BRIDGE = "base/grpc_status.h"
 IS_GRPC = re.compile(r"^(grpc|grpcpp|grpc\+\+)/")
 IS_GENERATED = re.compile(r"(\.pb\.h|\.pb\.cc)$|^google/protobuf/")
 NOT_IN_PUBLIC_HEADERS = re.compile(r"^(grpc|grpcpp|grpc\+\+|google|spdlog)/|\.pb\.h$")
+# ClientReadReactor and its kin, WithCallbackMethod_X, AsyncGenericService's sibling.
+CALLBACK_API = re.compile(r"\b\w*Reactor\b|\bWithCallbackMethod|\bCallbackGenericService\b|"
+                          r"\bCallbackService\b|->\s*async\(\)")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SOURCES = {".cc", ".h"}
 
@@ -90,6 +93,10 @@ class Tree:
             return
         folder = name.rsplit("/", 1)[0]
         for number, line in enumerate(path.read_text().splitlines(), 1):
+            callback = CALLBACK_API.search(line)
+            if callback:
+                self.findings.append(f"{path}:{number}: {callback.group()}: no callback API, it "
+                                     "sleeps for up to 100 ms (docs/decisions/0005)")
             match = INCLUDE.match(line)
             if match:
                 self.edges += 1

@@ -84,6 +84,19 @@ class CheckIncludesTest(unittest.TestCase):
                             '"peer/grpc/private.h"', '"base/grpc_status.h"')
         self.assert_allowed("src/node/a.cc", "<grpcpp/grpcpp.h>", '"peer/grpc/private.h"')
 
+    def test_nothing_uses_the_callback_api_of_grpc(self):
+        for use in ("class Call : public grpc::ServerWriteReactor<grpc::ByteBuffer> {",
+                    "grpc::ClientReadReactor<v1::Extent> reader;",
+                    "v1::ChunkService::WithCallbackMethod_GetBuildFile<Base>",
+                    "v1::ChunkService::CallbackService service;",
+                    "grpc::CallbackGenericService service;",
+                    "stub->async()->GetBuildFileInfo(&context, &request, &head, done);"):
+            findings = self.findings({"src/service/a.cc": f"// first line\n{use}\n"})
+            self.assertEqual(len(findings), 1, findings)
+            self.assertIn("src/service/a.cc:2: ", findings[0])
+            self.assertIn("no callback API", findings[0])
+        self.assertEqual(self.findings({"src/service/a.cc": "grpc::AsyncGenericService s; std::async(f);\n"}), [])
+
     def test_a_module_does_not_include_its_submodules(self):
         self.assert_caught("src/storage/a.cc", '"storage/gcs/private.h"', "is included only by")
         self.assert_caught("src/storage/a.cc", '"storage/gcs_core/private.h"', "is included only by")
