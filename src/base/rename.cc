@@ -14,6 +14,12 @@
 
 namespace peerchunk {
 
+namespace {
+
+constexpr std::string_view kPrefix = ".tmp-";
+
+}  // namespace
+
 absl::Status RenameNoReplace(int from_fd, const std::string& from, int to_fd,
                              const std::string& to) {
   if (renameat2(from_fd, from.c_str(), to_fd, to.c_str(), RENAME_NOREPLACE) == 0) {
@@ -29,9 +35,14 @@ absl::Status RenameNoReplace(int from_fd, const std::string& from, int to_fd,
 
 std::string TemporaryName() {
   const BuildId random = BuildId::Random();
-  return absl::StrCat(".tmp-",
+  return absl::StrCat(AbslView(kPrefix),
                       absl::BytesToHexString(absl::string_view(
                           reinterpret_cast<const char*>(random.bytes().data()), BuildId::kBytes)));
+}
+
+bool IsTemporaryName(std::string_view name) {
+  return name.starts_with(kPrefix) && name.size() == kPrefix.size() + 2 * BuildId::kBytes &&
+         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
 }
 
 }  // namespace peerchunk

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include <absl/status/status.h>
 
@@ -13,5 +14,7 @@ absl::Status RenameNoReplace(int from_fd, const std::string& from, int to_fd,
 
 // A name no other writer uses at the same time, in any process: ".tmp-" and 32 random digits.
 std::string TemporaryName();
+// Whether it looks like one.
+bool IsTemporaryName(std::string_view name);
 
 }  // namespace peerchunk

@@ -1,14 +1,13 @@
 #include "node/fetch_build.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <map>
 #include <utility>
 
-#include "base/rename.h"
+#include "base/temporary_file.h"
 #include "peerchunk/base/blob_limits.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file.h"
@@ -64,42 +63,6 @@ class ProviderContent final : public BuildContent {
   std::map<FileKind, std::unique_ptr<Seekable>> diffs_;  // Opened when first needed.
 };
 
-// A file under a temporary name, removed unless it was committed.
-class PartialFile {
- public:
-  static absl::StatusOr<PartialFile> Create(const File& folder) {
-    std::string name = TemporaryName();
-    PEERCHUNK_ASSIGN_OR_RETURN(File file, folder.OpenAt(name, O_RDWR | O_CREAT | O_EXCL));
-    return PartialFile(folder, std::move(name), std::move(file));
-  }
-  PartialFile(PartialFile&& other) noexcept
-      : folder_(other.folder_),
-        name_(std::exchange(other.name_, "")),
-        file_(std::move(other.file_)) {}
-  ~PartialFile() {
-    if (!name_.empty()) folder_.Remove(name_).IgnoreError();
-  }
-
-  const File& file() const { return file_; }
-
-  absl::Status Commit(FileKind kind) {
-    const std::string final_name(FileName(kind));
-    if (renameat(folder_.fd(), name_.c_str(), folder_.fd(), final_name.c_str()) != 0) {
-      return ErrnoStatus(errno, "rename to " + final_name);
-    }
-    name_.clear();
-    return absl::OkStatus();
-  }
-
- private:
-  PartialFile(const File& folder, std::string name, File file)
-      : folder_(folder), name_(std::move(name)), file_(std::move(file)) {}
-
-  const File& folder_;
-  std::string name_;
-  File file_;
-};
-
 // One FetchBuild call.
 class Fetch {
  public:
@@ -110,6 +73,8 @@ class Fetch {
     PEERCHUNK_RETURN_IF_ERROR(OpenFolder());
     PEERCHUNK_RETURN_IF_ERROR(ReadBlobs());
     PEERCHUNK_RETURN_IF_ERROR(CheckHeaders());
+    // Nothing is added to a folder that has another build.
+    PEERCHUNK_RETURN_IF_ERROR(HasBlob(FileKind::kMetadata).status());
     for (const FileKind diff : {FileKind::kMemfile, FileKind::kRootfs}) {
       if (blobs_[HeaderOf(diff)] != nullptr) PEERCHUNK_RETURN_IF_ERROR(CopyDiff(diff));
     }
@@ -144,6 +109,7 @@ class Fetch {
     absl::StatusOr<File> folder = File::Open(options_.folder, O_RDONLY | O_DIRECTORY);
     PEERCHUNK_RETURN_IF_ERROR(folder);
     folder_ = *std::move(folder);
+    TemporaryFile::RemoveLeftovers(folder_);
     return absl::OkStatus();
   }
 
@@ -205,16 +171,26 @@ class Fetch {
     Begin(kind, diff.size);
     PEERCHUNK_ASSIGN_OR_RETURN(const bool kept, KeepDiff(kind, diff));
     if (kept) return absl::OkStatus();
-    PEERCHUNK_ASSIGN_OR_RETURN(PartialFile partial, PartialFile::Create(folder_));
+    PEERCHUNK_ASSIGN_OR_RETURN(TemporaryFile partial, TemporaryFile::Create(folder_));
     const absl::StatusOr<uint32_t> crc = CopyDiffTo(partial.file(), kind, diff.size);
     if (!crc.ok()) return Context(crc.status(), kind);
     if (diff.crc32c && *diff.crc32c != *crc) {
       return Context(absl::DataLossError("the whole file does not match its recorded CRC32C"),
                      kind);
     }
-    PEERCHUNK_RETURN_IF_ERROR(partial.Commit(kind));
+    PEERCHUNK_RETURN_IF_ERROR(Commit(partial, kind));
     files_.push_back({.kind = kind, .size = diff.size, .crc32c = *crc});
     return absl::OkStatus();
+  }
+
+  // metadata.json says that what is beside it is complete and belongs together. So it goes before
+  // the first other file is replaced, even one that is the same in both builds, and comes last.
+  absl::Status Commit(TemporaryFile& partial, FileKind kind) {
+    if (kind != FileKind::kMetadata && options_.overwrite) {
+      const absl::Status removed = folder_.Remove(FileName(FileKind::kMetadata));
+      if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+    }
+    return partial.MoveTo(folder_, std::string(FileName(kind)), /*if_absent=*/false);
   }
 
   ReadOptions ReadWithin(absl::Duration limit) const {
@@ -309,20 +285,28 @@ class Fetch {
                                                  "allow it to be overwritten"));
   }
 
+  // True when the folder has this very blob already; AlreadyExists when it has another one, which
+  // may not be overwritten.
+  absl::StatusOr<bool> HasBlob(FileKind kind) const {
+    const absl::StatusOr<std::string> old =
+        folder_.ReadSmallFile(FileName(kind), MaxBlobBytes(kind));
+    if (absl::IsNotFound(old.status())) return false;
+    if (old.ok() && *old == *blobs_.at(kind)) return true;
+    if (!options_.overwrite) return Occupied(kind);
+    return false;
+  }
+
   absl::Status WriteBlob(FileKind kind) {
     const std::string& bytes = *blobs_[kind];
     Begin(kind, bytes.size());
     FetchedFile file{.kind = kind, .size = bytes.size(), .crc32c = Crc32c(bytes)};
-    const absl::StatusOr<std::string> old =
-        folder_.ReadSmallFile(FileName(kind), MaxBlobBytes(kind));
-    file.was_there = old.ok() && *old == bytes;
+    PEERCHUNK_ASSIGN_OR_RETURN(file.was_there, HasBlob(kind));
     if (!file.was_there) {
-      if (!absl::IsNotFound(old.status()) && !options_.overwrite) return Occupied(kind);
-      PEERCHUNK_ASSIGN_OR_RETURN(PartialFile partial, PartialFile::Create(folder_));
+      PEERCHUNK_ASSIGN_OR_RETURN(TemporaryFile partial, TemporaryFile::Create(folder_));
       if (const absl::Status written = partial.file().WriteAt(0, bytes); !written.ok()) {
         return Context(written, kind);
       }
-      PEERCHUNK_RETURN_IF_ERROR(partial.Commit(kind));
+      PEERCHUNK_RETURN_IF_ERROR(Commit(partial, kind));
     }
     files_.push_back(file);
     Advance(bytes.size());

@@ -71,9 +71,11 @@ struct FetchOptions {
 };
 
 // Copies a build's own files into a folder, in the order metadata.json is the sign of completeness
-// in: it is written last. Each file is written under a temporary name, checked (size, CRC32C where
-// known, headers against the build and its diff) and renamed; whatever fails leaves no half file
-// behind. NotFound: no such build. DataLoss: files that disagree.
+// in: it is written last, and one that is there goes before any other file is replaced. Each file
+// is written under a temporary name, checked (size, CRC32C where known, headers against the build
+// and its diff) and renamed; whatever fails leaves no half file behind, and what a fetch left that
+// was killed goes with the next one into that folder. NotFound: no such build. AlreadyExists: the
+// folder has another one, and `overwrite` is false. DataLoss: files that disagree.
 absl::StatusOr<std::vector<FetchedFile>> FetchBuild(const BuildId& build, BuildContent& content,
                                                     const FetchOptions& options);
 

@@ -15,7 +15,6 @@
 
 #include <absl/strings/str_cat.h>
 
-#include "base/rename.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file_kind.h"
 #include "peerchunk/base/status.h"
@@ -95,10 +94,6 @@ absl::Status LocalObject::CheckUnchanged() const {
   return absl::AbortedError("the file was written to while it was read");
 }
 
-PendingObject::~PendingObject() {
-  if (file_.is_open() && !name_.empty()) unlinkat(folder_->fd(), name_.c_str(), 0);
-}
-
 absl::StatusOr<std::unique_ptr<LocalFolder>> LocalFolder::Open(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -114,11 +109,11 @@ absl::StatusOr<std::unique_ptr<LocalFolder>> LocalFolder::Open(const std::string
 
   auto opened =
       std::unique_ptr<LocalFolder>(new LocalFolder(*std::move(folder), *std::move(temporary)));
-  const absl::StatusOr<PendingObject> probe = opened->Begin();
+  const absl::StatusOr<TemporaryFile> probe = opened->Begin();
   if (!probe.ok()) return Unusable(path, probe.status());
   const absl::Status written = probe->file().WriteAt(0, "x");
   if (!written.ok()) return Unusable(path, written);
-  opened->RemoveLeftovers();
+  TemporaryFile::RemoveLeftovers(opened->temporary_);
   return opened;
 }
 
@@ -165,21 +160,13 @@ absl::StatusOr<LocalObject> LocalFolder::OpenObject(std::string_view path,
   }
 }
 
-absl::StatusOr<PendingObject> LocalFolder::Begin() const {
-  while (true) {
-    std::string name = TemporaryName();
-    absl::StatusOr<File> file = temporary_.OpenAt(name, O_RDWR | O_CREAT | O_EXCL);
-    if (absl::IsNotFound(file.status())) return Gone();
-    PEERCHUNK_RETURN_IF_ERROR(file);
-    PendingObject pending(temporary_, std::move(name), *std::move(file));
-    PEERCHUNK_RETURN_IF_ERROR(Lock(pending.file()));
-    PEERCHUNK_ASSIGN_OR_RETURN(const struct stat info, Inspect(pending.file()));
-    if (info.st_nlink > 0) return pending;
-    // Taken for a leftover between its creation and its lock.
-  }
+absl::StatusOr<TemporaryFile> LocalFolder::Begin() const {
+  absl::StatusOr<TemporaryFile> file = TemporaryFile::Create(temporary_);
+  if (absl::IsNotFound(file.status())) return Gone();
+  return file;
 }
 
-absl::StatusOr<ObjectStat> LocalFolder::Publish(PendingObject pending, std::string_view path,
+absl::StatusOr<ObjectStat> LocalFolder::Publish(TemporaryFile pending, std::string_view path,
                                                 const LocalSidecar& sidecar,
                                                 const WriteOptions& options) const {
   PEERCHUNK_ASSIGN_OR_RETURN(const std::string text, EncodeSidecar(sidecar));
@@ -264,20 +251,14 @@ absl::StatusOr<File> LocalFolder::LockPath(std::string_view path) const {
   return file;
 }
 
-absl::Status LocalFolder::Rename(PendingObject& pending, std::string_view path,
+absl::Status LocalFolder::Rename(TemporaryFile& pending, std::string_view path,
                                  bool if_absent) const {
   const size_t slash = path.rfind('/');
   const std::string leaf(slash == std::string_view::npos ? path : path.substr(slash + 1));
   const std::string_view parent = slash == std::string_view::npos ? "." : path.substr(0, slash);
   if (parent != ".") PEERCHUNK_RETURN_IF_ERROR(folder_.MakeFolder(parent));
   PEERCHUNK_ASSIGN_OR_RETURN(const File into, folder_.OpenAt(parent, O_RDONLY | O_DIRECTORY));
-  if (if_absent) {
-    PEERCHUNK_RETURN_IF_ERROR(RenameNoReplace(temporary_.fd(), pending.name_, into.fd(), leaf));
-  } else if (renameat(temporary_.fd(), pending.name_.c_str(), into.fd(), leaf.c_str()) != 0) {
-    return ErrnoStatus(errno, "rename");
-  }
-  pending.name_.clear();
-  return absl::OkStatus();
+  return pending.MoveTo(into, leaf, if_absent);
 }
 
 void LocalFolder::RemoveSidecars(std::string_view path, std::string_view except_version) const {
@@ -289,17 +270,6 @@ void LocalFolder::RemoveSidecars(std::string_view path, std::string_view except_
     // Fails for folders, which belong to objects further down. What stays is stale but harmless: it
     // names an inode and time that do not come again.
     if (name != except_version) unlinkat(folder->fd(), name.c_str(), 0);
-  }
-}
-
-void LocalFolder::RemoveLeftovers() const {
-  const absl::StatusOr<std::vector<std::string>> names = temporary_.List();
-  if (!names.ok()) return;
-  for (const std::string& name : *names) {
-    const absl::StatusOr<File> file = temporary_.OpenAt(name, O_RDWR | O_NONBLOCK);
-    if (file.ok() && flock(file->fd(), LOCK_EX | LOCK_NB) == 0) {
-      unlinkat(temporary_.fd(), name.c_str(), 0);
-    }
   }
 }
 

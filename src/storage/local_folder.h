@@ -10,6 +10,7 @@
 
 #include <absl/status/statusor.h>
 
+#include "base/temporary_file.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/storage/storage.h"
 #include "storage/local_sidecar.h"
@@ -25,25 +26,6 @@ struct LocalObject {
 
   // Aborted when someone wrote into the file itself since it was opened, which no provider does.
   absl::Status CheckUnchanged() const;
-};
-
-// A file that will become an object. Removed when it goes away without having been published;
-// locked while it lives, so that others know it from what a dead process left behind. Move-only.
-class PendingObject {
- public:
-  PendingObject(const File& folder, std::string name, File file)
-      : folder_(&folder), name_(std::move(name)), file_(std::move(file)) {}
-  PendingObject(PendingObject&& other) noexcept = default;
-  PendingObject& operator=(PendingObject&& other) = delete;
-  ~PendingObject();
-
-  const File& file() const { return file_; }
-
- private:
-  friend class LocalFolder;
-  const File* folder_;  // Outlives this: the LocalFolder's.
-  std::string name_;    // Empty once published.
-  File file_;
 };
 
 // The layout of a local provider's folder and the order of steps that keeps it consistent:
@@ -63,9 +45,10 @@ class LocalFolder {
   // NotFound when no plain file lies at `path`. The sidecar is read only when asked for.
   absl::StatusOr<LocalObject> OpenObject(std::string_view path, bool with_sidecar) const;
 
-  absl::StatusOr<PendingObject> Begin() const;
+  // A file that will become an object.
+  absl::StatusOr<TemporaryFile> Begin() const;
   // Syncs `pending` and makes it the object at `path`, under the options' conditions.
-  absl::StatusOr<ObjectStat> Publish(PendingObject pending, std::string_view path,
+  absl::StatusOr<ObjectStat> Publish(TemporaryFile pending, std::string_view path,
                                      const LocalSidecar& sidecar,
                                      const WriteOptions& options) const;
 
@@ -80,9 +63,8 @@ class LocalFolder {
   absl::Status Missing() const;
   absl::StatusOr<std::optional<std::string>> CurrentVersion(std::string_view path) const;
   absl::StatusOr<File> LockPath(std::string_view path) const;
-  absl::Status Rename(PendingObject& pending, std::string_view path, bool if_absent) const;
+  absl::Status Rename(TemporaryFile& pending, std::string_view path, bool if_absent) const;
   void RemoveSidecars(std::string_view path, std::string_view except_version) const;
-  void RemoveLeftovers() const;
   absl::Status SyncFoldersOf(std::string_view path) const;
 
   File folder_;

@@ -69,7 +69,7 @@ class LocalPath {
   }
 
   // Checks what can be checked before anything is written, and makes the file to write to.
-  absl::StatusOr<PendingObject> BeginWrite(const WriteOptions& options) const {
+  absl::StatusOr<TemporaryFile> BeginWrite(const WriteOptions& options) const {
     if (options.if_absent && options.if_version) {
       return absl::InvalidArgumentError("if_absent and if_version exclude each other");
     }
@@ -82,7 +82,7 @@ class LocalPath {
     return shared_.writes.Spend(bytes, options.deadline, options.cancellation);
   }
 
-  absl::StatusOr<ObjectStat> Publish(PendingObject pending, uint64_t size, uint32_t crc32c,
+  absl::StatusOr<ObjectStat> Publish(TemporaryFile pending, uint64_t size, uint32_t crc32c,
                                      const WriteOptions& options) const {
     if (options.crc32c && *options.crc32c != crc32c) {
       return absl::DataLossError("the bytes do not have the checksum they were declared with");
@@ -135,7 +135,7 @@ class LocalBlob final : public Blob {
   }
 
   absl::StatusOr<ObjectStat> Write(std::string_view bytes, const WriteOptions& options) {
-    PEERCHUNK_ASSIGN_OR_RETURN(PendingObject pending, path_.BeginWrite(options));
+    PEERCHUNK_ASSIGN_OR_RETURN(TemporaryFile pending, path_.BeginWrite(options));
     for (uint64_t offset = 0; offset < bytes.size();) {
       const std::string_view piece = bytes.substr(offset, kMiB);
       PEERCHUNK_RETURN_IF_ERROR(path_.SpendWrite(piece.size(), options));
@@ -210,7 +210,7 @@ class LocalSeekable final : public Seekable {
  private:
   absl::StatusOr<ObjectStat> Store(const std::string& path, const WriteOptions& options) {
     PEERCHUNK_ASSIGN_OR_RETURN(const File source, File::Open(path, O_RDONLY | O_NONBLOCK));
-    PEERCHUNK_ASSIGN_OR_RETURN(PendingObject pending, path_.BeginWrite(options));
+    PEERCHUNK_ASSIGN_OR_RETURN(TemporaryFile pending, path_.BeginWrite(options));
     struct stat before = {};
     if (fstat(source.fd(), &before) != 0) return ErrnoStatus(errno, "fstat");
     if (!S_ISREG(before.st_mode)) return absl::FailedPreconditionError("not a regular file");
@@ -282,6 +282,12 @@ class LocalStorage final : public StorageProvider {
     if (deleted.ok()) return deleted;
     return Annotate(deleted.status(), absl::StrCat("delete ", AbslView(prefix), " in folder ",
                                                    shared_.options.folder));
+  }
+
+  // They lie under temporary names, which go with their writers or at the next start.
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(const std::function<bool(std::string_view)>&,
+                                                   const WriteOptions&) override {
+    return 0;
   }
 
   std::string Describe() const override { return absl::StrCat("folder ", shared_.options.folder); }

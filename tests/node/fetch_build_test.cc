@@ -1,5 +1,7 @@
 #include "node/fetch_build.h"
 
+#include <fcntl.h>
+
 #include <filesystem>
 #include <memory>
 #include <stop_token>
@@ -7,6 +9,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/rename.h"
+#include "base/temporary_file.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/metrics.h"
 #include "peerchunk/peer/peer_directory.h"
@@ -21,6 +25,7 @@ namespace {
 
 using test::CodeOf;
 using testing::HasSubstr;
+using testing::Not;
 
 class FetchBuildTest : public testing::Test {
  protected:
@@ -263,6 +268,54 @@ TEST_F(FetchBuildTest, WhatIsThereAlreadyIsKeptOrRefusedOrReplaced) {
     EXPECT_TRUE(folder_.Read(name) == build_.files.at(kind));
   }
   EXPECT_EQ(Names().size(), 6u);
+}
+
+// Whoever looks into the folder takes metadata.json for the sign that the rest belongs together.
+TEST_F(FetchBuildTest, AFailedOverwriteLeavesNoMetadataOverFilesOfTwoBuilds) {
+  // The same in both, as orchestrators write it that name no build in it.
+  const std::string metadata = build_.files.at(FileKind::kMetadata);
+  ASSERT_OK(Fetch());
+  build_ = test::MakeTestBuild({.seed = 7});
+  for (const std::string& theirs : {metadata, std::string("{\"filesystem_only\": false}")}) {
+    SeedAll(build_);
+    Seed(FileKind::kMetadata, theirs);
+    Remove(FileKind::kRootfs);  // Known only once memfile is there.
+    EXPECT_EQ(CodeOf(Fetch({.overwrite = true})), absl::StatusCode::kDataLoss);
+    EXPECT_TRUE(folder_.Read("out/memfile") == build_.files.at(FileKind::kMemfile));
+    EXPECT_THAT(Names(), Not(testing::Contains("metadata.json")));
+    SeedAll(build_);
+    Seed(FileKind::kMetadata, theirs);
+    ASSERT_OK(Fetch({.overwrite = true}));
+    EXPECT_EQ(folder_.Read("out/metadata.json"), theirs);
+    build_ = test::MakeTestBuild({.seed = 8});
+  }
+}
+
+TEST_F(FetchBuildTest, AnotherBuildInTheFolderIsFoundBeforeAnythingIsAddedToIt) {
+  const test::TestBuild full = build_;
+  build_ = test::MakeTestBuild({.memfile_bytes = 0, .seed = 5});
+  SeedAll(build_);
+  ASSERT_OK(Fetch());
+  build_ = full;
+  const auto refused = Fetch();
+  EXPECT_EQ(CodeOf(refused), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("metadata.json is there"));
+  EXPECT_EQ(Names().size(), 3u);
+}
+
+TEST_F(FetchBuildTest, WhatAKilledFetchLeftGoesWithTheNextOneAndALiveOnesStays) {
+  ASSERT_OK(Fetch());
+  const std::string left = TemporaryName();
+  folder_.Write("out/" + left, "half a memfile");
+  folder_.Write("out/.tmp-notes", "someone's");
+  const auto out = folder_.folder().OpenAt("out", O_RDONLY | O_DIRECTORY);
+  ASSERT_OK(out);
+  const auto live = TemporaryFile::Create(*out);
+  ASSERT_OK(live);
+  ASSERT_OK(Fetch());
+  EXPECT_THAT(Names(), Not(testing::Contains(left)));
+  EXPECT_THAT(Names(), testing::Contains(".tmp-notes"));
+  EXPECT_EQ(Names().size(), 6u + 2u);
 }
 
 TEST_F(FetchBuildTest, ACancelledFetchLeavesNothing) {

@@ -15,6 +15,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/rename.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/range.h"
@@ -223,7 +224,7 @@ TEST_F(LocalStorageTest, LeftoversGoAtOpenAndLiveWritesStay) {
   std::thread writer([&] { EXPECT_OK((*slow->OpenBlob("live"))->Put(SampleBytes(kMiB, 3), {})); });
   clock.AwaitWaiters(1);
   ASSERT_EQ(List(".peerchunk/tmp").size(), 1u);
-  dir_.Write(".peerchunk/tmp/.tmp-of-a-dead-process", "half an object");
+  dir_.Write(".peerchunk/tmp/" + TemporaryName(), "half an object");  // Of a dead process.
   const auto other = Open();
   EXPECT_EQ(List(".peerchunk/tmp").size(), 1u) << "only the live one stays";
   EXPECT_TRUE(clock.AdvanceToNextDeadline());
