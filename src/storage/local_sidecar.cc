@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/parse_json.h"
+
 namespace peerchunk {
 namespace {
 
@@ -30,7 +32,7 @@ absl::StatusOr<std::string> EncodeSidecar(const LocalSidecar& sidecar) {
 
 absl::StatusOr<LocalSidecar> DecodeSidecar(std::string_view text) {
   const auto refuse = [] { return absl::DataLossError("the record of its checksum is damaged"); };
-  const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const json object = ParseJson(text);
   if (!object.is_object()) return refuse();
   const std::optional<uint64_t> size = UnsignedField(object, "size", UINT64_MAX);
   const std::optional<uint64_t> crc32c = UnsignedField(object, "crc32c", UINT32_MAX);

@@ -7,6 +7,7 @@
 #include <absl/time/time.h>
 #include <nlohmann/json.hpp>
 
+#include "base/parse_json.h"
 #include "peerchunk/base/crc32c.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -159,7 +160,7 @@ std::string EncodeRecord(const RecordedBuild& build) {
 }
 
 absl::StatusOr<RecordedBuild> DecodeRecord(std::string_view bytes, const BuildId& id) {
-  const json outer = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  const json outer = ParseJson(bytes);
   try {
     if (outer.is_discarded()) return Damaged("the record is not JSON");
     const auto format = outer.at("format").get<uint64_t>();
@@ -210,7 +211,7 @@ absl::Status DecodeBlocks(std::string_view bytes, RecordedBuild& build) {
     const std::optional<uint64_t> count = Take<uint64_t>(bytes);
     if (!kind || !count || *count > bytes.size() / sizeof(uint32_t)) return damaged;
     const auto found = build.files.find(static_cast<FileKind>(*kind));
-    if (found == build.files.end()) return damaged;
+    if (found == build.files.end() || found->first == FileKind::kMetadata) return damaged;
     auto checksums = std::make_shared<FileChecksums>(*found->second.checksums);
     checksums->block_crc32c.clear();
     checksums->block_crc32c.reserve(*count);
@@ -218,9 +219,9 @@ absl::Status DecodeBlocks(std::string_view bytes, RecordedBuild& build) {
       checksums->block_crc32c.push_back(*Take<uint32_t>(bytes));
     }
     if (!AddsUp(*checksums)) return damaged;
-    complete[found->first] = std::move(checksums);
+    if (!complete.emplace(found->first, std::move(checksums)).second) return damaged;
   }
-  if (complete.size() + 1 != build.files.size()) return damaged;
+  if (!bytes.empty() || complete.size() + 1 != build.files.size()) return damaged;
   for (auto& [kind, checksums] : complete) build.files[kind].checksums = std::move(checksums);
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/parse_json.h"
 #include "peerchunk/base/status.h"
 
 namespace peerchunk {
@@ -105,7 +106,7 @@ absl::Status CheckSnapshotPaths(const SnapshotFiles& files) {
 
 absl::Status CheckMetadata(std::string_view bytes, const BuildId& id, bool has_memory) {
   using nlohmann::json;
-  const json metadata = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  const json metadata = ParseJson(bytes);
   if (!metadata.is_object()) return absl::InvalidArgumentError("not a JSON object");
   if (const auto found = metadata.find("template"); found != metadata.end() && found->is_object()) {
     const auto named = found->find("build_id");

@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
+#include "base/parse_json.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
 
@@ -38,7 +39,7 @@ std::string PrefetchMember(const WorkingSet& set) {
 
 absl::StatusOr<std::optional<WorkingSet>> DecodeWorkingSet(std::string_view text,
                                                            uint64_t device_bytes) {
-  const json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const json parsed = ParseJson(text);
   if (!parsed.is_object()) return Refuse("not in a JSON object");
   const json* const prefetch = Member(parsed, "prefetch");
   if (prefetch == nullptr) return std::nullopt;
@@ -75,7 +76,7 @@ std::string EncodeWorkingSet(const WorkingSet& set) {
 }
 
 absl::StatusOr<std::string> WithWorkingSet(std::string_view metadata, const WorkingSet& set) {
-  const json parsed = json::parse(metadata, nullptr, /*allow_exceptions=*/false);
+  const json parsed = ParseJson(metadata);
   if (!parsed.is_object()) return absl::InvalidArgumentError("metadata.json: not a JSON object");
   if (parsed.contains("prefetch")) {
     return absl::FailedPreconditionError("metadata.json has a prefetch already");

@@ -1,5 +1,8 @@
 #include "template/record_file.h"
 
+#include <string>
+#include <vector>
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +13,7 @@
 namespace peerchunk {
 namespace {
 
+using namespace std::string_literals;
 using test::CodeOf;
 
 const BuildId kId = *BuildId::Parse("aaaaaaaa-0000-4000-8000-000000000001");
@@ -195,6 +199,34 @@ TEST(RecordFileTest, BlocksThatAreCutFlippedOrAnothersAreDamaged) {
   other = build;
   other.files[FileKind::kSnapfile] = {Sums(1, 1), false};
   EXPECT_EQ(DecodeBlocks(EncodeBlocks(other), copy).code(), absl::StatusCode::kDataLoss);
+}
+
+// Under a checksum that is right: each file but metadata once, and nothing behind them.
+TEST(RecordFileTest, BlocksOfEachFileStandThereOnce) {
+  const auto sealed = [](std::string file) {
+    const uint32_t crc = Crc32c(file);
+    for (int shift = 0; shift < 32; shift += 8) file += static_cast<char>(crc >> shift);
+    return file;
+  };
+  const auto file = [](char kind, uint64_t count) {
+    return std::string(1, kind) + static_cast<char>(count) + std::string(7 + 4 * count, '\0');
+  };
+  const auto list = [](const std::vector<std::string>& files) {
+    std::string bytes = std::string("PCBLOCK1") + static_cast<char>(files.size()) + "\0\0\0"s;
+    for (const std::string& one : files) bytes += one;
+    return bytes;
+  };
+  RecordedBuild build;
+  for (const FileKind kind : {FileKind::kMetadata, FileKind::kMemfile, FileKind::kRootfs}) {
+    build.files[kind] = {Sums(0, 1), false};
+  }
+  const std::string memfile = file(5, 0), rootfs = file(6, 0), metadata = file(2, 0);
+  EXPECT_OK(DecodeBlocks(sealed(list({memfile, rootfs})), build));
+  for (const std::string& wrong :
+       {list({memfile, rootfs}) + "x", list({memfile, memfile, rootfs}), list({memfile, memfile}),
+        list({memfile, metadata}), list({memfile, rootfs, metadata})}) {
+    EXPECT_EQ(CodeOf(DecodeBlocks(sealed(wrong), build)), absl::StatusCode::kDataLoss);
+  }
 }
 
 TEST(RecordFileTest, EachVersionOfMetadataHasItsOwnName) {

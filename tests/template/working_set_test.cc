@@ -64,6 +64,14 @@ TEST(WorkingSetTest, WhatIsNoneOfThisDeviceIsRefused) {
   }
 }
 
+// A peer's word: what is shown of it in the error is written by a function that calls itself.
+TEST(WorkingSetTest, NestingOfAnyDepthIsRefused) {
+  const std::string nested = std::string(1 << 20, '[') + std::string(1 << 20, ']');
+  EXPECT_EQ(
+      CodeOf(DecodeWorkingSet(Memory("\"indices\":" + nested + ",\"block_size\":4096"), kDevice)),
+      absl::StatusCode::kInvalidArgument);
+}
+
 TEST(WorkingSetTest, IsCutAtItsLimit) {
   WorkingSet set{.block_bytes = 4096, .blocks = {}};
   for (uint64_t i = 0; i < kMaxWorkingSetBlocks + 10; ++i) set.blocks.push_back(i);
