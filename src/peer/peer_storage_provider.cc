@@ -38,6 +38,11 @@ absl::StatusOr<uint64_t> PeerStorageProvider::DeleteObjectsWithPrefix(std::strin
   return deleted;
 }
 
+absl::StatusOr<uint64_t> PeerStorageProvider::DiscardUnfinishedWrites(
+    const std::function<bool(std::string_view path)>& goes_on, const WriteOptions& options) {
+  return sources_->base->DiscardUnfinishedWrites(goes_on, options);
+}
+
 std::string PeerStorageProvider::Describe() const {
   std::string text;
   for (const auto& peer : sources_->peers) {

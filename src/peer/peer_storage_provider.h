@@ -18,6 +18,9 @@ class PeerStorageProvider final : public StorageProvider {
   absl::StatusOr<std::unique_ptr<Seekable>> OpenSeekable(std::string_view path) override;
   absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
                                                    const WriteOptions& options) override;
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view path)>& goes_on,
+      const WriteOptions& options) override;
   std::string Describe() const override;
 
  private:

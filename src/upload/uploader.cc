@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <random>
 #include <stop_token>
 #include <string>
@@ -13,6 +14,7 @@
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/base/status.h"
 #include "upload/build_upload.h"
+#include "upload/leftover_sweep.h"
 
 namespace peerchunk {
 namespace {
@@ -62,6 +64,7 @@ class Uploader::Impl {
   void Count(const char* outcome);
 
   BuildRegistry* const registry_;
+  StorageProvider* const base_;
   const Options options_;
   std::stop_source stop_;  // Of all uploads, to be gone on with by the next process.
   BuildUpload upload_;
@@ -73,11 +76,13 @@ class Uploader::Impl {
   uint64_t became_durable_ PEERCHUNK_GUARDED_BY(mutex_) = 0;  // How many.
   std::mt19937_64 random_ PEERCHUNK_GUARDED_BY(mutex_);
   bool stopping_ PEERCHUNK_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_;  // Of whoever starts and destroys this.
+  std::vector<std::thread> threads_;  // Of whoever starts and destroys this, as is the next one.
+  std::optional<LeftoverSweep> leftovers_;
 };
 
 Uploader::Impl::Impl(BuildRegistry* registry, StorageProvider* base, Options options)
     : registry_(registry),
+      base_(base),
       options_(std::move(options)),
       upload_(registry,
               ObjectUpload(
@@ -103,9 +108,11 @@ void Uploader::Impl::Shutdown() {
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  if (leftovers_) leftovers_->Stop();
 }
 
 void Uploader::Impl::StartThreads() {
+  leftovers_.emplace(registry_, base_, options_.clock);
   for (size_t i = 0; i < options_.parallel_builds; ++i) {
     threads_.emplace_back([this] { Work(); });
   }
@@ -138,7 +145,10 @@ void Uploader::Impl::LetGo(const BuildId& id) {
   const auto held = held_.find(id);
   if (--held->second == 0) held_.erase(held);
   // Under the lock: a build that is recorded again only after this look is queued after it too.
-  if (registry_->Find(id) == nullptr) jobs_.erase(id);
+  if (registry_->Find(id) == nullptr) {
+    jobs_.erase(id);
+    leftovers_->Request();
+  }
   if (const auto job = jobs_.find(id); job != jobs_.end()) job->second = Job{options_.clock->Now()};
   changed_.NotifyAll();
 }
@@ -184,6 +194,7 @@ void Uploader::Impl::Work() {
     const bool confirmed = result.kind == AttemptResult::Kind::kDurable ||
                            result.kind == AttemptResult::Kind::kMetadata;
     if (confirmed || !stop.stop_requested()) Handle(id, result);
+    if (result.kind != AttemptResult::Kind::kRetry) leftovers_->Request();
     lock.Lock();
     Reschedule(id, result, durable_before);
     changed_.NotifyAll();

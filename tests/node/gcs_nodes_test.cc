@@ -1,6 +1,7 @@
 // Two nodes whose base is a bucket: over the wire to the fake of Cloud Storage, with faults all the
 // way.
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -199,6 +200,59 @@ TEST_F(GcsNodesTest, RestartedNodeGoesOnWithTheSessionsOfItsUpload) {
   }
   EXPECT_EQ(begun, parts) << "each session was begun once";
   EXPECT_LE(metrics_.CounterValue("peerchunk_gcs_written_bytes_total", {}) - sent, total - done);
+}
+
+// A node that ends between the compose of its largest file and the deletion of its parts: told to,
+// or killed, which is what it wrote until then and nothing else.
+TEST_F(GcsNodesTest, RestartedNodeDeletesThePartsOfWhatItHadFinished) {
+  for (const bool killed : {false, true}) {
+    SCOPED_TRACE(killed);
+    const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
+    auto a = StartA();
+    for (int i = 0; i < 100; ++i) fake_.Inject({GcsRpc::kListObjects, GcsFault::Kind::kStall});
+    Pause(*a, build);
+    while (fake_.faults_waiting() == 100) std::this_thread::yield();
+    const std::string memfile = "base/" + BuildFileId{build.id, FileKind::kMemfile}.ObjectPath();
+    ASSERT_TRUE(fake_.Find(memfile));
+    ASSERT_GT(fake_.Names().size(), 1u);
+    const auto everything = std::filesystem::copy_options::recursive;
+    if (killed) {
+      for (const std::string name : {"a", "a-sessions"}) {
+        std::filesystem::copy(dir_.PathOf(name), dir_.PathOf(name + "-then"), everything);
+      }
+    }
+    a->Stop();
+    if (killed) {
+      for (const std::string name : {"a", "a-sessions"}) {
+        std::filesystem::remove_all(dir_.PathOf(name));
+        std::filesystem::rename(dir_.PathOf(name + "-then"), dir_.PathOf(name));
+      }
+    }
+    fake_.ForgetFaults();
+    a = StartA();
+    a->Settle();
+    EXPECT_EQ(a->node->GetBuild(build.id)->state, BuildState::kDurable);
+    while (fake_.Names().size() > build.files.size()) std::this_thread::yield();
+    ExpectInBucket(build);
+    a->Stop();
+    for (const auto& [kind, bytes] : build.files) {
+      fake_.Erase("base/" + BuildFileId{build.id, kind}.ObjectPath());
+    }
+    std::filesystem::remove_all(dir_.PathOf("a"));
+    std::filesystem::remove_all(dir_.PathOf(build.id.ToString()));
+  }
+}
+
+// Deleted while its upload fails again and again, as a rule between two attempts.
+TEST_F(GcsNodesTest, DiscardedBuildLeavesNothingInTheBucket) {
+  tuning_.write_budget = absl::Milliseconds(10);
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
+  auto a = StartA();
+  for (int i = 0; i < 1000; ++i) fake_.Inject({GcsRpc::kComposeObject, GcsFault::Kind::kError});
+  Pause(*a, build);
+  while (fake_.faults_waiting() > 990) std::this_thread::yield();
+  ASSERT_OK(a->node->Delete(build.id, {.discard_only_copy = true}));
+  while (!fake_.Names().empty() || fake_.open_sessions() > 0) std::this_thread::yield();
 }
 
 }  // namespace

@@ -347,6 +347,13 @@ absl::StatusOr<uint64_t> FaultStorageProvider::DeleteObjectsWithPrefix(
   });
 }
 
+absl::StatusOr<uint64_t> FaultStorageProvider::DiscardUnfinishedWrites(
+    const std::function<bool(std::string_view path)>& goes_on, const WriteOptions& options) {
+  return FaultCall(*this, StorageCall::kDiscard, "").Run<uint64_t>(options, [&] {
+    return base_.DiscardUnfinishedWrites(goes_on, options);
+  });
+}
+
 std::optional<StorageFault> FaultStorageProvider::Begin(StorageCall call, const std::string& path) {
   const MutexLock lock(mutex_);
   ++calls_[{call, path}];

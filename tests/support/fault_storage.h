@@ -23,6 +23,7 @@ enum class StorageCall : uint8_t {
   kStat,   // Stat, Size, Exists.
   kWrite,  // Put, StoreFile.
   kDelete,
+  kDiscard,  // DiscardUnfinishedWrites, of no path.
 };
 
 // What goes wrong with calls. Everything that is set happens, in the order of the fields.
@@ -69,6 +70,9 @@ class FaultStorageProvider final : public StorageProvider {
   absl::StatusOr<std::unique_ptr<Seekable>> OpenSeekable(std::string_view path) override;
   absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
                                                    const WriteOptions& options) override;
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view path)>& goes_on,
+      const WriteOptions& options) override;
   std::string Describe() const override { return base_.Describe(); }
 
  private:

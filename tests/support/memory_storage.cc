@@ -160,6 +160,31 @@ absl::StatusOr<uint64_t> MemoryStorageProvider::DeleteObjectsWithPrefix(
   });
 }
 
+absl::StatusOr<uint64_t> MemoryStorageProvider::DiscardUnfinishedWrites(
+    const std::function<bool(std::string_view path)>& goes_on, const WriteOptions& options) {
+  PEERCHUNK_RETURN_IF_ERROR(CheckStillWanted(clock_, options));
+  std::set<std::string> unfinished;
+  {
+    const MutexLock lock(mutex_);
+    unfinished = unfinished_;
+  }
+  std::erase_if(unfinished, goes_on);
+  const MutexLock lock(mutex_);
+  for (const std::string& path : unfinished) unfinished_.erase(path);
+  discarded_.NotifyAll();
+  return unfinished.size();
+}
+
+void MemoryStorageProvider::SeedUnfinished(std::string_view path) {
+  const MutexLock lock(mutex_);
+  unfinished_.emplace(path);
+}
+
+void MemoryStorageProvider::AwaitUnfinished(const std::set<std::string>& paths) {
+  const MutexLock lock(mutex_);
+  while (unfinished_ != paths) discarded_.Wait(mutex_);
+}
+
 void MemoryStorageProvider::Seed(std::string_view path, std::string bytes) {
   const absl::Status seeded = Write(std::string(path), std::move(bytes), {}).status();
   if (!seeded.ok()) std::abort();  // Unconditional and without a deadline: cannot fail.

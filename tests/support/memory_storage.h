@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +27,10 @@ class MemoryStorageProvider final : public StorageProvider {
   absl::StatusOr<std::unique_ptr<Seekable>> OpenSeekable(std::string_view path) override;
   absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
                                                    const WriteOptions& options) override;
+  // Of the paths that SeedUnfinished named.
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view path)>& goes_on,
+      const WriteOptions& options) override;
   std::string Describe() const override { return "memory"; }
 
   // For tests, around the contract.
@@ -32,6 +38,10 @@ class MemoryStorageProvider final : public StorageProvider {
   void Remove(std::string_view path);
   std::optional<std::string> Bytes(std::string_view path) const;
   std::vector<std::string> Paths() const;
+  // As if a write of this path had left something behind.
+  void SeedUnfinished(std::string_view path);
+  // Blocks until something is left behind of just these paths.
+  void AwaitUnfinished(const std::set<std::string>& paths);
 
  private:
   friend class MemoryObject;
@@ -52,6 +62,8 @@ class MemoryStorageProvider final : public StorageProvider {
   uint64_t versions_ PEERCHUNK_GUARDED_BY(mutex_) = 0;
   std::map<std::string, std::shared_ptr<const Version>, std::less<>> objects_
       PEERCHUNK_GUARDED_BY(mutex_);
+  CondVar discarded_;
+  std::set<std::string> unfinished_ PEERCHUNK_GUARDED_BY(mutex_);
 };
 
 }  // namespace peerchunk::test

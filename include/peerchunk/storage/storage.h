@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,10 +28,10 @@ struct ReadOptions {
   std::stop_token cancellation;
   Priority priority = Priority::kDemand;
   SourcePolicy sources = SourcePolicy::kPeerAndBase;
-  // How many further nodes may fetch on behalf of this read (0 or 1; DESIGN section 5, "Relays").
+  // How many further nodes may fetch on behalf of this read: 0 or 1, so that no wait forms a cycle.
   uint32_t relays_left = 1;
   // This read is for another node, which asked with `relays_left`: what it fetches is asked for
-  // with one less, and it joins no fetch that may itself be relayed, so no wait forms a cycle.
+  // with one less, and it joins no fetch that may itself be relayed.
   bool relayed = false;
   // Read exactly this version of the object (ObjectStat::version); Aborted when it was replaced.
   std::optional<std::string> version;
@@ -149,6 +150,12 @@ class StorageProvider {
   // alone (InvalidArgument). Returns how many were deleted.
   virtual absl::StatusOr<uint64_t> DeleteObjectsWithPrefix(std::string_view prefix,
                                                            const WriteOptions& options) = 0;
+  // Takes from the store what writes left there that ended before they were done (on an error,
+  // suspended, with their process), of every path of which `goes_on` says that the same write will
+  // not be made again. Writes under way are left alone. Returns of how many writes; an error when
+  // something stayed that another call may take. A store that keeps nothing of such writes: 0.
+  virtual absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view path)>& goes_on, const WriteOptions& options) = 0;
   // For people: "folder /srv/base", "gs://bucket/prefix".
   virtual std::string Describe() const = 0;
 };

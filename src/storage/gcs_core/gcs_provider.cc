@@ -179,6 +179,23 @@ class GcsProvider final : public StorageProvider {
     return deleted;
   }
 
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view path)>& goes_on,
+      const WriteOptions& options) override {
+    // What lies beside the prefix is of another provider, and not for this one's caller to judge.
+    const auto object_goes_on = [&](const std::string& object) {
+      return !absl::StartsWith(object, context_->prefix) ||
+             goes_on(std::string_view(object).substr(context_->prefix.size()));
+    };
+    absl::StatusOr<uint64_t> discarded =
+        DiscardUploads(*context_, object_goes_on, {options.deadline, options.cancellation});
+    if (!discarded.ok()) {
+      return Annotate(discarded.status(),
+                      absl::StrCat("discard unfinished writes to ", Describe()));
+    }
+    return discarded;
+  }
+
   std::string Describe() const override {
     const std::string url = context_->Url(context_->prefix);
     return url.back() == '/' ? url.substr(0, url.size() - 1) : url;

@@ -35,7 +35,7 @@ absl::StatusOr<bool> DeleteObject(GcsContext& context, const CallLimits& limits,
 void CancelSessions(GcsContext& context, const std::vector<std::string>& upload_ids,
                     std::optional<size_t> avoid = {});
 
-// OK when the bucket exists and may be listed. One attempt of each kind within `limits`.
+// OK when the bucket exists and may be listed. Tried again as every read, within `limits`.
 absl::Status CheckBucket(GcsContext& context, const CallLimits& limits);
 
 }  // namespace peerchunk

@@ -164,7 +164,7 @@ absl::StatusOr<GcsObject> WriteParts(GcsContext& context, const ObjectWrite& wri
   absl::StatusOr<GcsObject> object = Compose(context, write, request, record.size);
   if (absl::IsNotFound(object.status())) {
     // Someone deleted a part. Nothing here to go on from.
-    claim.Drop();
+    claim.Abandon();
     return absl::UnavailableError(absl::StrCat("a part is gone: ", object.status().message()));
   }
   PEERCHUNK_RETURN_IF_ERROR(object.status());

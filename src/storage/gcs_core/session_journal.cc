@@ -7,78 +7,20 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/logging.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
-#include "storage/gcs_core/gcs_stub.h"
 
 namespace peerchunk {
 namespace {
 
-constexpr absl::Duration kSessionLife = absl::Hours(24 * 7);  // As long as the server keeps one.
 constexpr uint64_t kMaxRecordBytes = 256 * kKiB;
 constexpr char kSuffix[] = ".upload.json";
+constexpr absl::Duration kSessionLife = absl::Hours(24 * 7);  // As long as the server keeps one.
 
 bool SameContent(const UploadRecord& a, const UploadRecord& b) {
   return a.object == b.object && a.size == b.size && a.fingerprint == b.fingerprint;
-}
-
-// A record that does not hang together is none.
-bool IsSound(const UploadRecord& record) {
-  return record.size > 0 && record.part_bytes > 0 && !record.id.empty() &&
-         record.sessions.size() == CeilDiv(record.size, record.part_bytes) &&
-         record.sessions.size() <= kGcsComposeSources;
-}
-
-struct Dated {
-  UploadRecord record;
-  std::string bucket;
-  absl::Time written;
-};
-
-std::string Encode(const Dated& dated) {
-  const UploadRecord& record = dated.record;
-  return nlohmann::json{{"bucket", dated.bucket},
-                        {"object", record.object},
-                        {"size", record.size},
-                        {"fingerprint", record.fingerprint},
-                        {"part_bytes", record.part_bytes},
-                        {"id", record.id},
-                        {"sessions", record.sessions},
-                        {"written", absl::ToUnixSeconds(dated.written)}}
-      .dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-std::optional<Dated> Decode(const std::string& text) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return std::nullopt;
-  const auto has = [&](const char* key, bool (nlohmann::json::*is)() const noexcept) {
-    return json.contains(key) && (json[key].*is)();
-  };
-  for (const char* key : {"bucket", "object", "fingerprint", "id"}) {
-    if (!has(key, &nlohmann::json::is_string)) return std::nullopt;
-  }
-  for (const char* key : {"size", "part_bytes", "written"}) {
-    if (!has(key, &nlohmann::json::is_number_unsigned)) return std::nullopt;
-  }
-  if (!has("sessions", &nlohmann::json::is_array)) return std::nullopt;
-  Dated dated;
-  dated.bucket = json["bucket"].get<std::string>();
-  dated.written = absl::FromUnixSeconds(json["written"].get<int64_t>());
-  UploadRecord& record = dated.record;
-  record.object = json["object"].get<std::string>();
-  record.size = json["size"].get<uint64_t>();
-  record.fingerprint = json["fingerprint"].get<std::string>();
-  record.part_bytes = json["part_bytes"].get<uint64_t>();
-  record.id = json["id"].get<std::string>();
-  for (const nlohmann::json& session : json["sessions"]) {
-    if (!session.is_string()) return std::nullopt;
-    record.sessions.push_back(session.get<std::string>());
-  }
-  if (!IsSound(record)) return std::nullopt;
-  return dated;
 }
 
 // FNV-1a: names a file; the record inside says what it is about.
@@ -111,7 +53,7 @@ absl::StatusOr<std::unique_ptr<SessionJournal>> SessionJournal::Open(const std::
   }
   std::unique_ptr<SessionJournal> journal(
       new SessionJournal(std::move(handle), std::move(bucket), clock));
-  journal->DropOldRecords();
+  journal->DropUselessRecords();
   return journal;
 }
 
@@ -119,33 +61,39 @@ std::string SessionJournal::FileNameOf(const std::string& object) const {
   return absl::StrFormat("%016x%s", Fnv1a(absl::StrCat(bucket_, "/", object)), kSuffix);
 }
 
-void SessionJournal::DropOldRecords() const {
-  if (!folder_) return;
-  const absl::StatusOr<std::vector<std::string>> names = folder_->List();
-  if (!names.ok()) return;
-  for (const std::string& name : *names) {
-    if (!absl::EndsWith(name, kSuffix)) continue;
-    const absl::StatusOr<std::string> text = folder_->ReadSmallFile(name, kMaxRecordBytes);
-    const std::optional<Dated> dated = text.ok() ? Decode(*text) : std::nullopt;
-    if (dated && clock_.Now() - dated->written < kSessionLife) continue;
+std::optional<StoredUploadRecord> SessionJournal::ReadFile(const std::string& name) const {
+  const absl::StatusOr<std::string> text = folder_->ReadSmallFile(name, kMaxRecordBytes);
+  return text.ok() ? DecodeUploadRecord(*text) : std::nullopt;
+}
+
+std::vector<std::string> SessionJournal::RecordFiles() const {
+  if (!folder_) return {};
+  absl::StatusOr<std::vector<std::string>> names = folder_->List();
+  if (!names.ok()) return {};
+  std::erase_if(*names, [](const std::string& name) { return !absl::EndsWith(name, kSuffix); });
+  return *std::move(names);
+}
+
+void SessionJournal::DropUselessRecords() const {
+  for (const std::string& name : RecordFiles()) {
+    const std::optional<StoredUploadRecord> found = ReadFile(name);
+    // What one of this bucket names is taken from the server before it goes.
+    if (found && (found->bucket == bucket_ || !IsOld(found->record))) continue;
     folder_->Remove(name).IgnoreError();
   }
 }
 
 std::optional<UploadRecord> SessionJournal::Load(const std::string& object) const {
   if (!folder_) return std::nullopt;
-  const absl::StatusOr<std::string> text =
-      folder_->ReadSmallFile(FileNameOf(object), kMaxRecordBytes);
-  if (!text.ok()) return std::nullopt;
-  std::optional<Dated> dated = Decode(*text);
-  if (!dated || dated->bucket != bucket_) return std::nullopt;
-  return std::move(dated->record);
+  std::optional<StoredUploadRecord> found = ReadFile(FileNameOf(object));
+  if (!found || found->bucket != bucket_ || found->record.object != object) return std::nullopt;
+  return std::move(found->record);
 }
 
 void SessionJournal::Write(const UploadRecord& record) const {
   if (!folder_) return;
   const absl::Status status =
-      folder_->ReplaceFile(FileNameOf(record.object), Encode({record, bucket_, clock_.Now()}));
+      folder_->ReplaceFile(FileNameOf(record.object), EncodeUploadRecord({bucket_, record}));
   if (!status.ok()) {
     Logger("storage").warn("event=session_not_recorded object={} cause=\"{}\"", record.object,
                            status.ToString());
@@ -156,20 +104,55 @@ void SessionJournal::Remove(const std::string& object) const {
   if (folder_) folder_->Remove(FileNameOf(object)).IgnoreError();
 }
 
-std::unique_ptr<SessionJournal::Claim> SessionJournal::Begin(UploadRecord plan) {
-  std::optional<UploadRecord> left;
+bool SessionJournal::Hold(const std::string& object, std::optional<UploadRecord>& left) {
   {
     const MutexLock lock(mutex_);
-    if (!claimed_.insert(plan.object).second) {
-      return std::unique_ptr<Claim>(new Claim(nullptr, std::move(plan), false, std::nullopt));
-    }
-    if (const auto it = records_.find(plan.object); it != records_.end()) left = it->second;
+    if (!claimed_.insert(object).second) return false;
+    if (const auto it = records_.find(object); it != records_.end()) left = it->second;
   }
-  if (!left) left = Load(plan.object);
-  if (left && SameContent(*left, plan)) {
+  if (!left) left = Load(object);
+  return true;
+}
+
+std::unique_ptr<SessionJournal::Claim> SessionJournal::Begin(UploadRecord plan) {
+  plan.written = clock_.Now();
+  std::optional<UploadRecord> left;
+  if (!Hold(plan.object, left)) {
+    return std::unique_ptr<Claim>(new Claim(nullptr, std::move(plan), false, std::nullopt));
+  }
+  if (left && SameContent(*left, plan) && !IsOld(*left)) {
     return std::unique_ptr<Claim>(new Claim(this, *std::move(left), true, std::nullopt));
   }
   return std::unique_ptr<Claim>(new Claim(this, std::move(plan), false, std::move(left)));
+}
+
+std::unique_ptr<SessionJournal::Claim> SessionJournal::Take(const std::string& object) {
+  std::optional<UploadRecord> left;
+  if (!Hold(object, left)) return nullptr;
+  if (left) return std::unique_ptr<Claim>(new Claim(this, *std::move(left), true, std::nullopt));
+  const MutexLock lock(mutex_);
+  claimed_.erase(object);
+  return nullptr;
+}
+
+std::vector<UploadRecord> SessionJournal::Left() const {
+  std::map<std::string, UploadRecord> left;  // By object.
+  for (const std::string& name : RecordFiles()) {
+    std::optional<StoredUploadRecord> found = ReadFile(name);
+    if (!found || found->bucket != bucket_ || name != FileNameOf(found->record.object)) continue;
+    left[found->record.object] = std::move(found->record);
+  }
+  const MutexLock lock(mutex_);
+  for (const auto& [object, record] : records_) left[object] = record;
+  std::vector<UploadRecord> records;
+  for (auto& [object, record] : left) {
+    if (!claimed_.contains(object)) records.push_back(std::move(record));
+  }
+  return records;
+}
+
+bool SessionJournal::IsOld(const UploadRecord& record) const {
+  return clock_.Now() - record.written >= kSessionLife;
 }
 
 SessionJournal::Claim::~Claim() {
@@ -203,9 +186,19 @@ std::vector<std::string> SessionJournal::Claim::Untaken() const {
   return untaken;
 }
 
-bool SessionJournal::Claim::dropped() const {
+bool SessionJournal::Claim::abandoned() const {
   const MutexLock lock(mutex_);
-  return dropped_;
+  return abandoned_;
+}
+
+void SessionJournal::Claim::Abandon() {
+  {
+    const MutexLock lock(mutex_);
+    abandoned_ = true;
+    record_.fingerprint.clear();  // As no content has it.
+    changed_ = true;
+  }
+  Save();
 }
 
 void SessionJournal::Claim::SetSession(size_t part, const std::string& upload_id) {
@@ -225,6 +218,7 @@ void SessionJournal::Claim::Save() {
   saving_ = true;
   while (changed_) {
     changed_ = false;
+    record_.written = journal_->clock_.Now();
     const UploadRecord record = record_;
     lock.Unlock();
     journal_->Write(record);

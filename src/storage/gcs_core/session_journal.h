@@ -13,25 +13,17 @@
 #include "peerchunk/base/clock.h"
 #include "peerchunk/base/file.h"
 #include "peerchunk/base/mutex.h"
+#include "storage/gcs_core/upload_record.h"
 
 namespace peerchunk {
 
-// How far a large upload was planned: enough to go on with its sessions.
-struct UploadRecord {
-  std::string object;
-  uint64_t size = 0;
-  std::string fingerprint;            // Of the content and of how it is to be written.
-  uint64_t part_bytes = 0;            // == size for an upload in one session.
-  std::string id;                     // A UUID; names the parts.
-  std::vector<std::string> sessions;  // One upload id per part, empty before it begins.
-};
-
 // Remembers upload sessions over failed attempts and, with a folder, over restarts of the process.
-// It speeds up an upload and is never needed for its success: a record that cannot be read or
-// written is as good as none. Owned by the context; thread-safe.
+// It speeds up an upload, and says what to clean up after one; it is never needed for an upload's
+// success: a record that cannot be read or written is as good as none. Owned by the context;
+// thread-safe.
 class SessionJournal {
  public:
-  // `folder` may be empty: memory only. Records older than the server keeps sessions are dropped.
+  // `folder` may be empty: memory only.
   static absl::StatusOr<std::unique_ptr<SessionJournal>> Open(const std::string& folder,
                                                               std::string bucket, Clock& clock);
 
@@ -49,8 +41,10 @@ class SessionJournal {
     // Sessions that were recorded and that no lane has taken.
     std::vector<std::string> Untaken() const;
     void SetSession(size_t part, const std::string& upload_id);
-    void Drop();
-    bool dropped() const;
+    // From now on no upload goes on with it; the record stays, for what is to be cleaned up.
+    void Abandon();
+    bool abandoned() const;
+    void Drop();  // Nothing is left of it at the server, or nothing more can be done.
 
    private:
     friend class SessionJournal;
@@ -71,11 +65,20 @@ class SessionJournal {
     std::vector<bool> taken_ PEERCHUNK_GUARDED_BY(mutex_);  // By part.
     bool saving_ PEERCHUNK_GUARDED_BY(mutex_) = false;
     bool changed_ PEERCHUNK_GUARDED_BY(mutex_) = false;
+    bool abandoned_ PEERCHUNK_GUARDED_BY(mutex_) = false;
     bool dropped_ PEERCHUNK_GUARDED_BY(mutex_) = false;
   };
 
-  // The record left for `plan.object` when it is of the same content, else `plan`.
+  // The record left for `plan.object` when it is of the same content and not old, else `plan`.
   std::unique_ptr<Claim> Begin(UploadRecord plan);
+
+  // The record left for this object, whatever its content. Null: none, or an upload holds it.
+  std::unique_ptr<Claim> Take(const std::string& object);
+
+  // Records of this bucket that no upload of this process holds.
+  std::vector<UploadRecord> Left() const;
+  // The server has forgotten its sessions.
+  bool IsOld(const UploadRecord& record) const;
 
  private:
   SessionJournal(std::optional<File> folder, std::string bucket, Clock& clock)
@@ -85,12 +88,17 @@ class SessionJournal {
   std::optional<UploadRecord> Load(const std::string& object) const;
   void Write(const UploadRecord& record) const;
   void Remove(const std::string& object) const;
-  void DropOldRecords() const;
+  // Unreadable ones, and old ones of other buckets.
+  void DropUselessRecords() const;
+  std::vector<std::string> RecordFiles() const;
+  std::optional<StoredUploadRecord> ReadFile(const std::string& name) const;
+  // Claims the object, and finds what was left of it. False: an upload holds it.
+  bool Hold(const std::string& object, std::optional<UploadRecord>& left);
 
   const std::optional<File> folder_;
   const std::string bucket_;
   Clock& clock_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::set<std::string> claimed_ PEERCHUNK_GUARDED_BY(mutex_);
   std::map<std::string, UploadRecord> records_ PEERCHUNK_GUARDED_BY(mutex_);
 };

@@ -87,10 +87,15 @@ CallLimits CleaningLimits(GcsContext& context, const ObjectWrite& write) {
 }
 
 // Takes from the server what an upload left that nobody will go on with.
-void Discard(GcsContext& context, const ObjectWrite& write, const UploadRecord& record) {
+absl::Status Discard(GcsContext& context, const UploadRecord& record, const CallLimits& limits) {
   CancelSessions(context, record.sessions);
-  if (record.sessions.size() == 1) return;
-  DeleteParts(context, record.id, CleaningLimits(context, write)).IgnoreError();
+  if (record.sessions.size() == 1) return absl::OkStatus();
+  return DeleteParts(context, record.id, limits);
+}
+
+// Whether cleaning up that ended so may go well later. If not, only a rule of the bucket can help.
+bool WorthCleaningAgain(const absl::Status& cleaned) {
+  return absl::IsCancelled(cleaned) || WorthResuming(cleaned);
 }
 
 absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
@@ -104,22 +109,26 @@ absl::StatusOr<ObjectStat> StoreLarge(GcsContext& context, ObjectWrite write,
   plan.id = GcsContext::NewToken();
   plan.sessions.resize(CeilDiv(plan.size, plan.part_bytes));
   const std::unique_ptr<SessionJournal::Claim> claim = context.journal->Begin(std::move(plan));
-  if (claim->superseded()) Discard(context, write, *claim->superseded());
+  if (claim->superseded()) {
+    Discard(context, *claim->superseded(), CleaningLimits(context, write)).IgnoreError();
+  }
   const UploadRecord record = claim->record();
   if (std::any_of(record.sessions.begin(), record.sessions.end(),
                   [](const std::string& id) { return !id.empty(); })) {
     write.outcome_unknown = true;
   }
   absl::StatusOr<GcsObject> object = WriteLarge(context, write, source, expected, *claim);
-  if (object.ok() || claim->dropped() || !write.WorthResumingAfter(object.status())) {
+  if (object.ok() || claim->abandoned() || !write.WorthResumingAfter(object.status())) {
     if (!object.ok()) CancelSessions(context, claim->Untaken());
     absl::Status cleaned;
     if (record.sessions.size() > 1) {
       cleaned = DeleteParts(context, record.id, CleaningLimits(context, write));
     }
-    // Where it was cut short behind a success, the next write of this finds the object and cleans.
-    const bool cut = absl::IsCancelled(cleaned) || WorthResuming(cleaned);
-    if (!object.ok() || !cut) claim->Drop();
+    if (!WorthCleaningAgain(cleaned)) {
+      claim->Drop();
+    } else if (!object.ok()) {
+      claim->Abandon();
+    }  // Else the same write, made again, would find the object. DiscardUploads cleans up.
   }
   PEERCHUNK_RETURN_IF_ERROR(object.status());
   return ToStat(*object);
@@ -134,6 +143,32 @@ absl::StatusOr<ObjectStat> StoreObject(GcsContext& context, const std::string& o
   return source.size() <= context.tuning.one_shot_bytes
              ? StoreSmall(context, write, source, options.crc32c)
              : StoreLarge(context, write, source, options.crc32c);
+}
+
+absl::StatusOr<uint64_t> DiscardUploads(GcsContext& context,
+                                        const std::function<bool(const std::string&)>& goes_on,
+                                        const CallLimits& limits) {
+  uint64_t discarded = 0;
+  absl::Status first_error;
+  const auto unwanted = [&](const UploadRecord& record) {
+    return context.journal->IsOld(record) || !goes_on(record.object);
+  };
+  for (const UploadRecord& left : context.journal->Left()) {
+    PEERCHUNK_RETURN_IF_ERROR(limits.Check(context.clock));
+    if (!unwanted(left)) continue;
+    const std::unique_ptr<SessionJournal::Claim> claim = context.journal->Take(left.object);
+    if (claim == nullptr || !unwanted(claim->record())) continue;
+    const absl::Status cleaned =
+        Discard(context, claim->record(),
+                {std::min(limits.deadline, context.clock.Now() + context.tuning.write_budget),
+                 limits.cancellation});
+    first_error.Update(cleaned);
+    if (WorthCleaningAgain(cleaned)) continue;
+    claim->Drop();
+    ++discarded;
+  }
+  PEERCHUNK_RETURN_IF_ERROR(first_error);
+  return discarded;
 }
 
 }  // namespace peerchunk

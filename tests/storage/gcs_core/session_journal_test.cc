@@ -124,14 +124,61 @@ TEST_F(SessionJournalTest, DamagedAndForeignRecordsAreDropped) {
   EXPECT_EQ(folder_.Read("sessions/unrelated"), "x");
 }
 
-TEST_F(SessionJournalTest, RecordOlderThanTheServersMemoryIsDropped) {
+TEST_F(SessionJournalTest, RecordOlderThanTheServersMemoryIsOnlyCleanedUpAfter) {
   Open()->Begin(Plan())->SetSession(0, "upload-0");
   clock_.Advance(absl::Hours(24 * 7 - 1));
-  Open();
+  EXPECT_TRUE(Open()->Begin(Plan())->resumed());
+  clock_.Advance(absl::Hours(2));
+  const auto journal = Open();
+  ASSERT_EQ(journal->Left().size(), 1u);
+  EXPECT_TRUE(journal->IsOld(journal->Left()[0]));
+  const auto claim = journal->Begin(Plan());
+  EXPECT_FALSE(claim->resumed());
+  ASSERT_TRUE(claim->superseded());
+  EXPECT_EQ(claim->superseded()->sessions[0], "upload-0");
+}
+
+TEST_F(SessionJournalTest, OldRecordOfAnotherBucketIsDropped) {
+  Open()->Begin(Plan())->SetSession(0, "upload-0");
+  const auto open_other = [&] {
+    return SessionJournal::Open(folder_.PathOf("sessions"), "b", clock_);
+  };
+  clock_.Advance(absl::Hours(24 * 7 - 1));
+  EXPECT_TRUE((*open_other())->Left().empty());
   EXPECT_EQ(Files().size(), 1u);
   clock_.Advance(absl::Hours(2));
-  Open();
+  EXPECT_OK(open_other());
   EXPECT_TRUE(Files().empty());
+}
+
+TEST_F(SessionJournalTest, WhatIsLeftIsWhatNoUploadHolds) {
+  for (const bool with_folder : {false, true}) {
+    auto opened =
+        SessionJournal::Open(with_folder ? folder_.PathOf("sessions") : "", "bucket", clock_);
+    ASSERT_OK(opened);
+    const std::unique_ptr<SessionJournal> journal = *std::move(opened);
+    {
+      const auto claim = journal->Begin(Plan());
+      claim->SetSession(0, "upload-0");
+      EXPECT_TRUE(journal->Left().empty());
+      EXPECT_EQ(journal->Take(Plan().object), nullptr);
+    }
+    ASSERT_EQ(journal->Left().size(), 1u);
+    EXPECT_EQ(journal->Left()[0].id, Plan().id);
+    EXPECT_EQ(journal->Take("base/a/other"), nullptr);
+    journal->Take(Plan().object)->Drop();
+    EXPECT_TRUE(journal->Left().empty());
+    EXPECT_EQ(journal->Take(Plan().object), nullptr);
+    EXPECT_FALSE(journal->Begin(Plan())->resumed()) << "and nobody holds it";
+  }
+}
+
+TEST_F(SessionJournalTest, AbandonedRecordIsKeptButNotGoneOnWith) {
+  Open()->Begin(Plan())->Abandon();
+  const auto journal = Open();
+  ASSERT_EQ(journal->Left().size(), 1u);
+  EXPECT_EQ(journal->Left()[0].id, Plan().id);
+  EXPECT_FALSE(journal->Begin(Plan())->resumed());
 }
 
 TEST_F(SessionJournalTest, FolderMustBeAbsoluteAndAFolder) {
