@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <grpcpp/support/proto_buffer_reader.h>
+
 #include "base/chunk_service_limits.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
@@ -27,6 +29,22 @@ namespace peerchunk {
 namespace {
 
 constexpr uint64_t kMaxReadBytes = kMiB;  // Of one read; longer ones have GetBuildFile.
+// A longer message is none of a reader's: of a read 5 bytes are the least.
+constexpr size_t kMostReadsParsed = 16 * kMostReadsUnderWay;
+
+absl::Status Parse(grpc::ByteBuffer& buffer, v1::ReadBuildFileRequest& request) {
+  grpc::ProtoBufferReader counted(&buffer);
+  if (!counted.status().ok()) return absl::InvalidArgumentError("unreadable request");
+  if (CountEntries(counted) > kMostReadsParsed) {
+    return absl::InvalidArgumentError("a request of more reads than a stream may have under way");
+  }
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok()) return absl::InvalidArgumentError("unreadable request");
+  if (!request.ParseFromZeroCopyStream(&reader)) {
+    return absl::InvalidArgumentError("malformed request");
+  }
+  return absl::OkStatus();
+}
 
 // One ReadBuildFile: the demand reads of one connection. Owned by its operations and tasks; gone
 // with the last of them.
@@ -129,7 +147,7 @@ class ReadCall final : public std::enable_shared_from_this<ReadCall> {
       requests_ended_ = true;
       return ProceedLocked();
     }
-    const absl::Status parsed = ParseReadRequest(incoming_, request_);
+    const absl::Status parsed = Parse(incoming_, request_);
     incoming_.Clear();
     std::vector<AnswerParts> ready;
     std::vector<const v1::FileRead*> slow;

@@ -1,14 +1,14 @@
 #pragma once
 
-#include <absl/status/status.h>
-#include <grpcpp/support/byte_buffer.h>
+#include <cstddef>
 
-#include "peerchunk/v1/chunk_service.pb.h"
+#include <google/protobuf/io/zero_copy_stream.h>
 
 namespace peerchunk {
 
-// InvalidArgument for what is malformed, or brings more reads than any reader sends: those are
-// counted before anything is allocated for them.
-absl::Status ParseReadRequest(grpc::ByteBuffer& buffer, v1::ReadBuildFileRequest& request);
+// How many entries (reads and cancelled ids) the bytes of a ReadBuildFileRequest have at most,
+// found out before anything is allocated for them. Of bytes that are malformed: as many as a parser
+// may allocate for before it gets to that place.
+size_t CountEntries(google::protobuf::io::ZeroCopyInputStream& bytes);
 
 }  // namespace peerchunk
