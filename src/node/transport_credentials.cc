@@ -21,8 +21,6 @@
 namespace peerchunk {
 namespace {
 
-constexpr unsigned kReloadSeconds = 10;
-
 // Lets a certificate through when it carries one of the listed names. The chain was checked before.
 class PeerNameVerifier final : public grpc::experimental::ExternalCertificateVerifier {
  public:
@@ -67,7 +65,8 @@ void SetCommon(grpc::experimental::TlsCredentialsOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& files) {
+absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& files,
+                                                              unsigned reload_seconds) {
   if (files.empty()) {
     if (files.peer_names.empty()) return TransportCredentials{};
     return absl::InvalidArgumentError(
@@ -84,7 +83,7 @@ absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& fi
 
   PEERCHUNK_ASSIGN_OR_RETURN(auto identity, TlsIdentity::Load(files));
   const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
-      files.key_path, files.certificate_path, files.authority_path, kReloadSeconds);
+      files.key_path, files.certificate_path, files.authority_path, reload_seconds);
 
   grpc::experimental::TlsChannelCredentialsOptions channel;
   channel.set_certificate_provider(provider);

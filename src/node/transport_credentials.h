@@ -22,8 +22,10 @@ struct TransportCredentials {
 };
 
 // Reads the files now and again whenever they change, so that certificates are renewed without a
-// restart. InvalidArgument: some but not all files named, or one that is not PEM; NotFound and
+// restart: the identity before each dial, what gRPC uses every `reload_seconds` (at least 1).
+// InvalidArgument: some but not all files named, or one that is not PEM; NotFound and
 // PermissionDenied: a file that cannot be read, by name.
-absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& files);
+absl::StatusOr<TransportCredentials> MakeTransportCredentials(const TlsFiles& files,
+                                                              unsigned reload_seconds = 10);
 
 }  // namespace peerchunk

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
@@ -38,22 +39,37 @@ class TransportCredentialsTest : public testing::Test {
             .peer_names = std::move(peer_names)};
   }
 
-  // What a client with `client` hears from a server with `server`, on 127.0.0.1.
+  // A server on 127.0.0.1.
+  class Server {
+   public:
+    explicit Server(const absl::StatusOr<TransportCredentials>& credentials) {
+      EXPECT_OK(credentials.status());
+      grpc::ServerBuilder builder;
+      builder.AddListeningPort("127.0.0.1:0", credentials->server, &port_);
+      builder.RegisterService(&service_);
+      running_ = builder.BuildAndStart();
+    }
+    // What a client hears that dials it anew.
+    grpc::StatusCode Call(const std::shared_ptr<grpc::ChannelCredentials>& client) {
+      grpc::ChannelArguments own_connection;
+      own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      const auto stub = v1::ChunkService::NewStub(grpc::CreateCustomChannel(
+          "ipv4:127.0.0.1:" + std::to_string(port_), client, own_connection));
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+      v1::FileHead head;
+      return stub->GetBuildFileInfo(&context, {}, &head).error_code();
+    }
+
+   private:
+    AnsweringService service_;
+    int port_ = 0;
+    std::unique_ptr<grpc::Server> running_;
+  };
+
   static grpc::StatusCode Call(const absl::StatusOr<TransportCredentials>& server,
                                const std::shared_ptr<grpc::ChannelCredentials>& client) {
-    EXPECT_OK(server.status());
-    AnsweringService service;
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", server->server, &port);
-    builder.RegisterService(&service);
-    const auto running = builder.BuildAndStart();
-    const auto stub = v1::ChunkService::NewStub(
-        grpc::CreateChannel("ipv4:127.0.0.1:" + std::to_string(port), client));
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
-    v1::FileHead head;
-    return stub->GetBuildFileInfo(&context, {}, &head).error_code();
+    return Server(server).Call(client);
   }
 
   test::TempDir folder_;
@@ -106,6 +122,23 @@ TEST_F(TransportCredentialsTest, AListOfNamesDecidesInBothDirections) {
   EXPECT_EQ(Call(listed, listed->channel), grpc::StatusCode::OK);
   EXPECT_EQ(Call(listed, unlisted->channel), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Call(unlisted, listed->channel), grpc::StatusCode::UNAVAILABLE);
+}
+
+// What gRPC has read counts until it looks again, which it does in real time.
+TEST_F(TransportCredentialsTest, AServerShowsRenewedFilesWithoutARestart) {
+  const TestAuthority other;
+  const auto client = MakeTransportCredentials(Files("client", authority_.Issue("IP:127.0.0.1")));
+  ASSERT_OK(client);
+  TlsFiles files = Files("node", other.Issue("IP:127.0.0.1"));
+  files.authority_path = folder_.Write("own-ca.pem", authority_.Pem());
+  Server server(MakeTransportCredentials(files, /*reload_seconds=*/1));
+  EXPECT_EQ(server.Call(client->channel), grpc::StatusCode::UNAVAILABLE);
+  Files("node", authority_.Issue("IP:127.0.0.1"));
+  while (server.Call(client->channel) != grpc::StatusCode::OK) std::this_thread::yield();
+
+  // So with the authority: whom it let in before, it does not any more.
+  folder_.Write("own-ca.pem", other.Pem());
+  while (server.Call(client->channel) == grpc::StatusCode::OK) std::this_thread::yield();
 }
 
 TEST_F(TransportCredentialsTest, WhatIsMissingOrNoPemIsNamed) {
