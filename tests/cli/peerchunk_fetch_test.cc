@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/fault_proxy.h"
+#include "tests/support/held_port.h"
 #include "tests/support/tool_fixture.h"
 
 namespace peerchunk {
@@ -85,24 +86,17 @@ TEST_F(PeerchunkFetchTest, FetchOfABuildThatIsNowhereMakesNoFiles) {
 }
 
 TEST_F(PeerchunkFetchTest, AFetchWhoseOnlySourceIsDeadEndsWithBothCauses) {
-  std::string address;
-  test::TestBuild build;
-  {
-    DaemonProcess a(Path("a"), Path("other-base"), kSlowBase);
-    build = PauseOn(a);
-    address = a.address();
-  }
-  const Finished fetched =
-      RunProgram(Peerchunk({"fetch", build.id.ToString(), "--base", Path("base-of-b"), "--source",
-                            address, "--out", Path("got"), "--patience", "2"}));
+  const test::HeldPort nobody;
+  const ChildProcess::Spec fetch =
+      Peerchunk({"fetch", "aaaaaaaa-0000-4000-8000-000000000001", "--base", Path("base-of-b"),
+                 "--source", nobody.address(), "--out", Path("got"), "--patience", "2"});
+  const Finished fetched = RunProgram(fetch);
   EXPECT_EQ(fetched.exit_code, 1);
   EXPECT_THAT(fetched.err, HasSubstr(Path("base-of-b")));  // It has to exist.
   std::filesystem::create_directory(Path("base-of-b"));
-  const Finished patient =
-      RunProgram(Peerchunk({"fetch", build.id.ToString(), "--base", Path("base-of-b"), "--source",
-                            address, "--out", Path("got"), "--patience", "2"}));
+  const Finished patient = RunProgram(fetch);
   EXPECT_EQ(patient.exit_code, 1);
-  EXPECT_THAT(patient.err, HasSubstr(address));
+  EXPECT_THAT(patient.err, HasSubstr(nobody.address()));
   EXPECT_TRUE(std::filesystem::is_empty(Path("got")));
 }
 

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/held_port.h"
 #include "tests/support/sample_bytes.h"
 #include "tests/support/tool_fixture.h"
 
@@ -282,10 +283,9 @@ TEST_F(PeerchunkTest, ProbeTimesEachStepAndSaysWhichFailed) {
   EXPECT_EQ(unknown.exit_code, 1);
   EXPECT_THAT(unknown.err, HasSubstr("the peer answers, but serves no build"));
   EXPECT_THAT(unknown.out, HasSubstr("NOT_AVAILABLE"));
-  const std::string address = a.address();
-  a.process().Signal(SIGKILL);
-  a.process().Wait();
-  const Finished dead = RunProgram(Peerchunk({"probe", address, "--build", build.id.ToString()}));
+  const test::HeldPort nobody;
+  const Finished dead =
+      RunProgram(Peerchunk({"probe", nobody.address(), "--build", build.id.ToString()}));
   EXPECT_EQ(dead.exit_code, 1);
   EXPECT_THAT(dead.out, HasSubstr("FAILED"));
   const Finished refused = RunProgram(Peerchunk({"probe", "169.254.169.254:80"}));

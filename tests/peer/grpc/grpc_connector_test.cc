@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "peerchunk/peer/address_policy.h"
+#include "tests/support/held_port.h"
 #include "tests/support/simulated_clock.h"
 
 namespace peerchunk {
@@ -65,8 +66,9 @@ TEST(GrpcConnectorTest, ChannelThatNobodyUsesIsClosedAndOneInUseIsKept) {
 }
 
 TEST(GrpcConnectorTest, ClientOutlivesItsConnector) {
+  const test::HeldPort nobody;
   auto connector = GrpcConnector::Create({});
-  const auto client = *connector->Connect(Address("127.0.0.1:9"), PeerLane::kDemand);
+  const auto client = *connector->Connect(Address(nobody.address().c_str()), PeerLane::kDemand);
   connector.reset();
   // Nobody listens there: the call ends, and nothing is touched that went with the connector.
   EXPECT_FALSE(

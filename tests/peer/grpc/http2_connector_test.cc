@@ -10,6 +10,7 @@
 #include "peerchunk/base/mutex.h"
 #include "peerchunk/peer/address_policy.h"
 #include "peerchunk/v1/chunk_service.grpc.pb.h"
+#include "tests/support/held_port.h"
 #include "tests/support/simulated_clock.h"
 
 namespace peerchunk {
@@ -114,8 +115,9 @@ TEST_F(Http2ConnectorTest, Ipv6IsDialledToo) {
 }
 
 TEST_F(Http2ConnectorTest, ClientOutlivesItsConnector) {
+  const test::HeldPort nobody;
   auto connector = Http2Connector::Create({});
-  const auto client = *connector->Connect(Address("127.0.0.1:9"), PeerLane::kDemand);
+  const auto client = *connector->Connect(Address(nobody.address()), PeerLane::kDemand);
   connector.reset();
   // Nobody listens there: the call ends, and nothing is touched that went with the connector.
   EXPECT_TRUE(absl::IsUnavailable(client->GetBuildFileInfo({.file = kFile}, {}).status()));
