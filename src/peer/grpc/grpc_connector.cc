@@ -9,6 +9,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include "peer/grpc/channel_arguments.h"
 #include "peer/grpc/grpc_peer_stream.h"
 #include "peer/grpc/read_stream.h"
 #include "peer/wire/wire.h"
@@ -94,23 +95,10 @@ struct GrpcConnector::Impl {
   explicit Impl(Options given) : options(std::move(given)) {}
 
   std::shared_ptr<grpc::Channel> MakeChannel(const PeerAddress& address, PeerLane lane) const {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    arguments.SetInt("peerchunk.lane", static_cast<int>(lane));
-    // A peer that comes back is to be found again soon; who may dial when is the breaker's
-    // business.
-    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-    arguments.SetInt(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS,
-                     static_cast<int>(absl::ToInt64Milliseconds(options.idle_timeout)));
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-    // gRPC's own retries would hide failures from the source selection.
-    arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
     return grpc::CreateCustomChannel(
         address.target(),
-        options.credentials ? options.credentials : grpc::InsecureChannelCredentials(), arguments);
+        options.credentials ? options.credentials : grpc::InsecureChannelCredentials(),
+        PeerChannelArguments(lane, options.idle_timeout));
   }
 
   // Takes out of the pool what nobody has used for long; the caller lets go of it without the lock.

@@ -1,8 +1,12 @@
 #include "peerchunk/peer/grpc_connector.h"
 
+#include <map>
+#include <string>
+
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "peer/grpc/channel_arguments.h"
 #include "peerchunk/peer/address_policy.h"
 #include "tests/support/held_port.h"
 #include "tests/support/simulated_clock.h"
@@ -63,6 +67,25 @@ TEST(GrpcConnectorTest, ChannelThatNobodyUsesIsClosedAndOneInUseIsKept) {
   EXPECT_TRUE(watch.expired());
   EXPECT_EQ(connector->channels(), 3);
   EXPECT_EQ(*connector->Connect(Address("127.0.0.1:7071"), PeerLane::kDemand), used);
+}
+
+TEST(GrpcConnectorTest, ChannelArgumentsAreThoseThatWereMeasured) {
+  const grpc::ChannelArguments arguments = PeerChannelArguments(PeerLane::kBulk, absl::Minutes(5));
+  const grpc_channel_args raw = arguments.c_channel_args();
+  std::map<std::string, int> numbers;
+  for (size_t i = 0; i < raw.num_args; ++i) {
+    if (raw.args[i].type == GRPC_ARG_INTEGER) numbers[raw.args[i].key] = raw.args[i].value.integer;
+  }
+  // Nothing else: BDP probing, lookahead and zero-copy stay at their defaults.
+  EXPECT_EQ(numbers, (std::map<std::string, int>{{"grpc.max_receive_message_length", 2 << 20},
+                                                 {"grpc.use_local_subchannel_pool", 1},
+                                                 {"peerchunk.lane", 1},
+                                                 {"grpc.initial_reconnect_backoff_ms", 100},
+                                                 {"grpc.max_reconnect_backoff_ms", 2'000},
+                                                 {"grpc.client_idle_timeout_ms", 300'000},
+                                                 {"grpc.enable_http_proxy", 0},
+                                                 {"grpc.service_config_disable_resolution", 1},
+                                                 {"grpc.enable_retries", 0}}));
 }
 
 TEST(GrpcConnectorTest, ClientOutlivesItsConnector) {
