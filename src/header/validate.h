@@ -10,9 +10,9 @@
 
 namespace peerchunk::header {
 
-// The rules of FORMATS section 2, written once: Header::Create and Header::Decode both come through
-// here, so that what can be written can be read. Each function says what is wrong, or nothing; the
-// caller knows whether that is a wrong argument or wrong bytes.
+// The rules that every header keeps, written once: Header::Create and Header::Decode both come
+// through here, so that what can be written can be read. Each function says what is wrong, or
+// nothing; the caller knows whether that is a wrong argument or wrong bytes.
 using Problem = std::optional<std::string>;
 
 // Rules of every version: nothing else may be computed about a header that breaks them.

@@ -44,7 +44,7 @@ struct PackedBuild {
   std::vector<PackedDiff> diffs;
 };
 
-// Makes the files of a build from raw images (FORMATS section 2): diffs of packed blocks, V3
+// Makes the files of a build from raw images: diffs of packed blocks, V3
 // headers, metadata.json. A block that is zero, or that equals the parent's, takes no space. Reads
 // each image once, in bounded memory; after an error no file of the build is left.
 absl::StatusOr<PackedBuild> PackBuild(const PackOptions& options);

@@ -13,9 +13,9 @@
 #include "peerchunk/base/file_head.h"
 #include "peerchunk/storage/storage.h"
 
-// Which source, when: the table of DESIGN section 7 as pure functions. Values in, values out; no
-// clock, no I/O, no state. What happened at a peer goes through ReactTo, which says what it means
-// for the peer and for every later reader; ChooseNext says where a read goes next.
+// Which source, when, as pure functions (a table of all cases: source_policy_test.cc). Values in,
+// values out; no clock, no I/O, no state. What happened at a peer goes through ReactTo, which says
+// what it means for the peer and for every later reader; ChooseNext says where a read goes next.
 
 namespace peerchunk {
 

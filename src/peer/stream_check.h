@@ -12,8 +12,8 @@
 namespace peerchunk {
 
 // Judges the messages of one GetBuildFile call, in the order they came: nothing of a message is
-// used before it passed here. Checks offset, order, length, the declared total and CRC32C (DESIGN
-// section 5). A value machine without I/O; one thread.
+// used before it passed here. Checks offset, order, length, the declared total and CRC32C, as
+// chunk_service.proto has them. A value machine without I/O; one thread.
 class StreamCheck {
  public:
   // The range that was asked for; `length` absent: to the end.

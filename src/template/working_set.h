@@ -14,7 +14,7 @@
 namespace peerchunk {
 
 // The parts of a build's memory that a resume reads first, in that order: what `prefetch.memory` of
-// metadata.json says (FORMATS section 3).
+// metadata.json says: {"indices":[...],"access_types":["r",...],"block_size":4096}.
 struct WorkingSet {
   uint64_t block_bytes = 0;
   std::vector<uint64_t> blocks;  // Indices, each once.

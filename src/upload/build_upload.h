@@ -25,8 +25,8 @@ struct AttemptResult {
   absl::Status why;
 };
 
-// One attempt after another to bring builds to the base, in the order of DESIGN section 6.
-// Thread-safe for different builds.
+// One attempt after another to bring builds to the base: diffs and snapfile, headers once the
+// ancestors are durable, metadata.json last. Thread-safe for different builds.
 class BuildUpload {
  public:
   using AncestorIsDurable =

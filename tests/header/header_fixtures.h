@@ -21,7 +21,7 @@ inline BuildId NumberedId(uint32_t n) {
   return BuildId(bytes);
 }
 
-// A and B of the worked example in FORMATS section 2.
+// A, a base, and B, its child, in which one page was written and one zeroed.
 inline const BuildId kA = Id("aaaaaaaa-0000-4000-8000-000000000001");
 inline const BuildId kB = Id("bbbbbbbb-0000-4000-8000-000000000002");
 

@@ -1,4 +1,4 @@
-// The mechanism, row by row of DESIGN section 7: at open and in the middle of a stream, with times
+// The mechanism, by what may happen at a peer: at open and in the middle of a stream, with times
 // on a virtual clock.
 #include <functional>
 #include <string>

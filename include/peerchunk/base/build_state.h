@@ -5,7 +5,7 @@
 
 namespace peerchunk {
 
-// The life of a build on the node that paused it (DESIGN section 6). One value per meaning:
+// The life of a build on the node that paused it (docs/architecture.md). One value per meaning:
 // kUnknown is "nobody said", never a state of its own.
 enum class BuildState : uint8_t {
   kUnknown = 0,

@@ -10,7 +10,7 @@
 
 namespace peerchunk {
 
-// What a node can do for a reader of one file (DESIGN section 5). Missing is data, not an error.
+// What a node can do for a reader of one file (chunk_service.proto). Missing is data, no error.
 enum class Availability : uint8_t {
   kAvailable = 1,
   kNotAvailable = 2,  // The node does not have this build (or not this part of it).

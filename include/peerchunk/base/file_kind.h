@@ -10,7 +10,7 @@
 
 namespace peerchunk {
 
-// The six files of a build (FORMATS: "Objects of one build"). A file is always named by this type,
+// The six files of a build (docs/architecture.md, "Words"). A file is always named by this type,
 // never by a path, so nothing foreign can name another file.
 enum class FileKind : uint8_t {
   kSnapfile = 1,

@@ -10,7 +10,7 @@ inline constexpr uint64_t kKiB = 1024;
 inline constexpr uint64_t kMiB = 1024 * kKiB;
 inline constexpr uint64_t kGiB = 1024 * kMiB;
 
-// The unit of the guest's memory and of a rootfs block (FORMATS section 1).
+// The unit of the guest's memory and of a rootfs block.
 inline constexpr uint64_t kPageBytes = 4096;
 
 // The half-open range [offset, offset + length) in bytes. A value; `end()` never overflows because

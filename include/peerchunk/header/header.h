@@ -17,7 +17,7 @@
 
 namespace peerchunk {
 
-// Limits of FORMATS section 2, the same for reading and writing.
+// Limits of the format, the same for reading and writing (docs/decisions/0007).
 inline constexpr uint64_t kMaxUncompressedHeaderBytes = 256 * kMiB;  // V4, V5: the inner part
 inline constexpr uint64_t kMaxFramesPerBuild = 1'048'576;
 inline constexpr uint64_t kMaxBuildsInMapping = 65'535;  // V5: its table of builds
@@ -73,7 +73,7 @@ struct HeaderExtras {
   friend bool operator==(const HeaderExtras&, const HeaderExtras&) = default;
 };
 
-// Maps a device onto the diff files of several builds (FORMATS section 2). An immutable value: any
+// Maps a device onto the diff files of several builds, in formats V1 to V5. An immutable value: any
 // thread may read it, share it as shared_ptr<const Header>. It is flat: every build that it needs
 // is named in it. A Header that exists is within every limit, so encoding it cannot fail and what
 // is encoded can be decoded again. Mappings are contiguous from 0 to the size rounded up to a page,

@@ -33,7 +33,7 @@ class PeerAddress {
   bool loopback_;
 };
 
-// Decides which addresses this node may dial (DESIGN section 9): numeric addresses and ports only,
+// Decides which addresses this node may dial (docs/security.md): numeric addresses and ports only,
 // inside the configured networks, never link-local, metadata, multicast, unspecified or mapped
 // forms of them, never this node itself. Loopback only for a node that itself listens on loopback.
 // Immutable and thread-safe.

@@ -16,7 +16,7 @@ namespace peerchunk {
 // `message().extent` live as long as the decoder. Not thread-safe.
 class MessageDecoder {
  public:
-  // No data longer than this in one extent (DESIGN section 5).
+  // No data longer than this in one extent (chunk_service.proto).
   static constexpr uint64_t kMaxExtentDataBytes = kMiB;
 
   static absl::StatusOr<MessageDecoder> Decode(MessageBytes bytes);

@@ -4,7 +4,7 @@
 
 namespace peerchunk {
 
-// What a failed request to Cloud Storage asks for (GCS.md section 3), as far as every request
+// What a failed request to Cloud Storage asks for, by its status code, as far as every request
 // shares it. Uploads decide first about the codes that concern their session.
 enum class RetryAdvice {
   kFail,           // Would fail again.

@@ -7,7 +7,7 @@
 #include "google/storage/v2/storage.pb.h"
 
 // The subset of google.storage.v2 is the service's, not ours: every name, number and type is pinned
-// to GCS.md section 1.
+// here to its public definition.
 
 namespace peerchunk::test {
 namespace {

@@ -35,7 +35,7 @@ class GcsReadTest : public testing::Test {
   const absl::Time start_ = gcs_.clock.Now();
 };
 
-// GCS.md section 3, first row.
+// What the service may well mend by itself.
 class GcsReadAgainTest : public GcsReadTest, public testing::WithParamInterface<Code> {};
 
 TEST_P(GcsReadAgainTest, ErrorGoesOnAtTheByteReachedOnAnotherChannel) {

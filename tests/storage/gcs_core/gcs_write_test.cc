@@ -64,7 +64,7 @@ TEST_F(GcsWriteTest, MetadataGoesWithEveryWayOfWriting) {
   }
 }
 
-// --- GCS.md section 3, column "resumable write"
+// --- What each error asks of a resumable write
 // -----------------------------------------------------
 
 class GcsWriteAgainTest : public GcsWriteTest, public testing::WithParamInterface<Code> {};

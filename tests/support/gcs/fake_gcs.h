@@ -49,7 +49,7 @@ struct FakeGcsOptions {
   std::function<void()> while_stalled;
 };
 
-// One bucket of Cloud Storage: the rules of GCS.md section 2, enforced, and faults on demand. No
+// One bucket of Cloud Storage: the rules of its public API, enforced, and faults on demand. No
 // gRPC in here: FakeGcsStub calls it in the process, FakeGcsServer over the wire. Owned by a test;
 // thread-safe.
 class FakeGcs {

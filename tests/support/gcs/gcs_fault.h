@@ -67,7 +67,7 @@ class GcsFaultSource {
   double probability_ = 0;
   int random_left_ = 0;
   int taken_ = 0;
-  // As many as an upload has to survive (GCS.md section 3).
+  // As many as an upload has to survive: it begins again twice.
   int sessions_left_ = 2;
   int garbled_left_ = 1;
 };
