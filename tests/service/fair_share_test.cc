@@ -3,6 +3,7 @@
 #include <atomic>
 #include <fstream>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <string>
 #include <thread>
@@ -255,16 +256,26 @@ TEST_F(FairShareTest, ACancelledCallLeavesTheLineAndGivesBackItsPlace) {
   }
 }
 
-// Cancelled while it does not wait for memory yet, so that it is found out when it begins to.
+// Cancelled while its file is being opened, so that it finds out when it begins to wait for memory;
+// nothing else happens on its stream then.
 TEST_F(FairShareTest, AReadThatIsCancelledBeforeItWaitsIsAnsweredAllTheSame) {
-  Serve(Options());
+  ChunkService::Options options = Options();
+  options.queue_threads = 1;  // Events are seen in order.
+  Serve(options);
+  const TestBuild unopened = MakeTestBuild({.memfile_bytes = 2 * kMiB, .seed = 2});
+  served_->Add(unopened);
   NeverReads before(served_->address(), build_);
   before.AskForWholeFiles(20);
   Await([&] { return InFlight() >= static_cast<int64_t>(kLimit / 4 - kMiB); });
+  const auto open =
+      std::make_shared<std::latch>(1);  // Of the threads, too, for as long as they run.
+  for (int thread = 0; thread < 4; ++thread) {
+    served_->pool.Run(Priority::kDemand, [open] { open->wait(); });
+  }
   v1::ReadBuildFileRequest request;
   v1::FileRead* const read = request.add_reads();
   read->set_id(1);
-  read->mutable_read()->set_build_id(build_.id.ToString());
+  read->mutable_read()->set_build_id(unopened.id.ToString());
   read->mutable_read()->set_file(v1::BUILD_FILE_MEMFILE);
   read->mutable_read()->set_length(kMiB);
   request.add_cancelled(1);
@@ -274,6 +285,14 @@ TEST_F(FairShareTest, AReadThatIsCancelledBeforeItWaitsIsAnsweredAllTheSame) {
   const auto stream = stub->ReadBuildFile(&context);
   EXPECT_TRUE(stream->Write(request));
   EXPECT_TRUE(stream->WritesDone());
+  // The server has seen the end of the requests once it answers what came behind it.
+  v1::GetBuildFileInfoRequest ask;
+  ask.set_build_id(build_.id.ToString());
+  ask.set_file(v1::BUILD_FILE_MEMFILE);
+  grpc::ClientContext ask_context;
+  v1::FileHead head;
+  EXPECT_TRUE(stub->GetBuildFileInfo(&ask_context, ask, &head).ok());
+  open->count_down();
   v1::ReadBuildFileResponse response;
   ASSERT_TRUE(stream->Read(&response));
   ASSERT_EQ(response.parts_size(), 1);
