@@ -40,6 +40,8 @@ constexpr Entry kTable[] = {
     {"peerchunk_served_stalled_calls_total", "Calls ended because the peer did not read"},
     {"peerchunk_served_throttled_microseconds_total", "Time that peers waited for a turn, summed"},
     {"peerchunk_source_bytes_total", "Checked bytes that reads were given, by source"},
+    {"peerchunk_spoilt_cache_pages_total",
+     "Pages of chunk caches that changed on the disk, and are fetched again"},
     {"peerchunk_stalls_total", "Sources left because they were silent or too slow"},
     {"peerchunk_sync_failures_total", "Records of builds that could not be made safe on disk"},
     {"peerchunk_template_loads_total", "Builds loaded, by outcome"},

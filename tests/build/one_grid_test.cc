@@ -39,6 +39,10 @@ class RecordingProvider final : public StorageProvider {
                                                    const WriteOptions& options) override {
     return base_.DeleteObjectsWithPrefix(prefix, options);
   }
+  absl::StatusOr<uint64_t> DiscardUnfinishedWrites(
+      const std::function<bool(std::string_view)>& goes_on, const WriteOptions& options) override {
+    return base_.DiscardUnfinishedWrites(goes_on, options);
+  }
   std::string Describe() const override { return base_.Describe(); }
 
   Ranges ranges() const {

@@ -207,7 +207,7 @@ TEST_F(GcsNodesTest, RestartedNodeGoesOnWithTheSessionsOfItsUpload) {
 TEST_F(GcsNodesTest, RestartedNodeDeletesThePartsOfWhatItHadFinished) {
   for (const bool killed : {false, true}) {
     SCOPED_TRACE(killed);
-    const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
+    const TestBuild build = MakeTestBuild({.memfile_bytes = 12 * kMiB, .rootfs_bytes = 2 * kMiB});
     auto a = StartA();
     for (int i = 0; i < 100; ++i) fake_.Inject({GcsRpc::kListObjects, GcsFault::Kind::kStall});
     Pause(*a, build);
@@ -243,10 +243,10 @@ TEST_F(GcsNodesTest, RestartedNodeDeletesThePartsOfWhatItHadFinished) {
   }
 }
 
-// Deleted while its upload fails again and again, as a rule between two attempts.
+// Deleted while its upload fails again and again.
 TEST_F(GcsNodesTest, DiscardedBuildLeavesNothingInTheBucket) {
-  tuning_.write_budget = absl::Milliseconds(10);
-  const TestBuild build = MakeTestBuild({.memfile_bytes = 9 * kMiB, .rootfs_bytes = 2 * kMiB});
+  tuning_.write_budget = absl::Seconds(5);
+  const TestBuild build = MakeTestBuild({.memfile_bytes = 12 * kMiB, .rootfs_bytes = 2 * kMiB});
   auto a = StartA();
   for (int i = 0; i < 1000; ++i) fake_.Inject({GcsRpc::kComposeObject, GcsFault::Kind::kError});
   Pause(*a, build);
