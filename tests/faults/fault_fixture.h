@@ -16,12 +16,12 @@
 #include "peerchunk/base/metrics.h"
 #include "peerchunk/base/range.h"
 #include "peerchunk/base/status.h"
-#include "peerchunk/peer/grpc_connector.h"
 #include "peerchunk/peer/peer_directory.h"
 #include "peerchunk/storage/local_storage.h"
 #include "tests/faults/watchdog.h"
 #include "tests/support/status_asserts.h"
 #include "tests/support/tool_fixture.h"
+#include "tests/support/transport.h"
 
 namespace peerchunk::test {
 
@@ -67,13 +67,14 @@ struct ReadOutcome {
   SourceBytes bytes;
 };
 
-// A process's reading side over real gRPC: directory, channel pool, hedges, counters.
+// A process's reading side over the real network: directory, connections, hedges, counters.
 class FaultReader {
  public:
   struct Options {
     std::string base_folder;
     uint64_t base_bytes_per_second = 0;
     PeerBudgets budgets;
+    Transport transport = Transport::kHttp2;
     bool hedges = true;
   };
 
@@ -86,12 +87,11 @@ class FaultReader {
     auto policy = AddressPolicy::Create(
         {.networks = {"127.0.0.0/8", "10.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}});
     EXPECT_OK(policy);
-    auto made =
-        PeerDirectory::Create({.policy = *std::move(policy),
-                               .connector = GrpcConnector::Create({.insecure_plaintext = true}),
-                               .budgets = options.budgets,
-                               .executor = options.hedges ? &pool_ : nullptr,
-                               .metrics = &metrics});
+    auto made = PeerDirectory::Create({.policy = *std::move(policy),
+                                       .connector = ConnectorOver(options.transport),
+                                       .budgets = options.budgets,
+                                       .executor = options.hedges ? &pool_ : nullptr,
+                                       .metrics = &metrics});
     EXPECT_OK(made);
     directory = *std::move(made);
     auto opened = directory->OpenBuild(build.id, addresses, *std::move(base));
@@ -192,10 +192,13 @@ class FaultReader {
 };
 
 // A base that has the build already, a source that serves it while its own upload is far from over,
-// and a reader of both; each test with a watchdog.
+// and a reader of both, over the transport that nodes use unless a test says another; each test
+// with a watchdog.
 class FaultsTest : public ToolFixture {
  protected:
-  FaultsTest() { Logger("peer").set_level(spdlog::level::off); }
+  explicit FaultsTest(Transport transport = Transport::kHttp2) : transport_(transport) {
+    Logger("peer").set_level(spdlog::level::off);
+  }
   ~FaultsTest() override { Logger("peer").set_level(spdlog::level::info); }
 
   // Freed with the program's other statics: the folder goes with it.
@@ -215,7 +218,8 @@ class FaultsTest : public ToolFixture {
   FaultReader::Options ReaderOptions(const PeerBudgets& budgets) {
     return {.base_folder = Large().folder.PathOf("base"),
             .base_bytes_per_second = 0,
-            .budgets = budgets};
+            .budgets = budgets,
+            .transport = transport_};
   }
   static uint64_t FileSize() { return Build().files.at(FileKind::kMemfile).size(); }
 
@@ -234,6 +238,7 @@ class FaultsTest : public ToolFixture {
     std::printf("  %-56s %10.2f\n", name.c_str(), value);
   }
 
+  const Transport transport_;
   int sources_ = 0;
   Watchdog watchdog_{absl::Seconds(60)};
 };

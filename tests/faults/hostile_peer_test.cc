@@ -15,9 +15,19 @@ namespace {
 
 using Then = ScriptedPeer::Then;
 
-class HostilePeerTest : public FaultsTest {};
+// Over one transport: it is the network that takes its time.
+class SlowNetworkTest : public FaultsTest {};
 
-TEST_F(HostilePeerTest, OneWrongByteIsNeverSeenAndItsPeerIsQuarantined) {
+class HostilePeerTest : public FaultsTest, public testing::WithParamInterface<Transport> {
+ protected:
+  HostilePeerTest() : FaultsTest(GetParam()) {}
+};
+
+INSTANTIATE_TEST_SUITE_P(Transports, HostilePeerTest,
+                         testing::Values(Transport::kHttp2, Transport::kGrpc),
+                         [](const auto& info) { return NameOf(info.param); });
+
+TEST_P(HostilePeerTest, OneWrongByteIsNeverSeenAndItsPeerIsQuarantined) {
   const uint64_t wrong = FileSize() / 2;
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse& message) {
     v1::Extent& extent = *message.mutable_extent();
@@ -37,7 +47,7 @@ TEST_F(HostilePeerTest, OneWrongByteIsNeverSeenAndItsPeerIsQuarantined) {
   EXPECT_EQ(reader.Read().bytes.peer, 0u);
 }
 
-TEST_F(HostilePeerTest, WrongByteWithARightChecksumFailsTheReadThatSawItAndIsRememberedAfter) {
+TEST_P(HostilePeerTest, WrongByteWithARightChecksumFailsTheReadThatSawItAndIsRememberedAfter) {
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse& message) {
     v1::Extent& extent = *message.mutable_extent();
     if (extent.offset() == 3 * kMiB) {
@@ -56,7 +66,7 @@ TEST_F(HostilePeerTest, WrongByteWithARightChecksumFailsTheReadThatSawItAndIsRem
   EXPECT_EQ(next.bytes.peer, 0u);
 }
 
-TEST_F(HostilePeerTest, HalfAndACleanEndIsNoEndOfTheFile) {
+TEST_P(HostilePeerTest, HalfAndACleanEndIsNoEndOfTheFile) {
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse& message) {
     return message.extent().offset() >= FileSize() / 2 ? Then::kEndWithOk : Then::kSend;
   });
@@ -68,7 +78,7 @@ TEST_F(HostilePeerTest, HalfAndACleanEndIsNoEndOfTheFile) {
   EXPECT_EQ(outcome.bytes.wasted, 0u);
 }
 
-TEST_F(HostilePeerTest, PeerThatGivesBytesAndFallsSilentIsLeftByTheStallBudget) {
+TEST_P(HostilePeerTest, PeerThatGivesBytesAndFallsSilentIsLeftByTheStallBudget) {
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse& message) {
     return message.extent().offset() >= FileSize() / 2 ? Then::kFall : Then::kSend;
   });
@@ -77,7 +87,7 @@ TEST_F(HostilePeerTest, PeerThatGivesBytesAndFallsSilentIsLeftByTheStallBudget) 
   EXPECT_EQ(reader.Fallbacks("stall"), 1u);
 }
 
-TEST_F(HostilePeerTest, ListenerThatSaysNothingCostsTheHedgeDelay) {
+TEST_P(HostilePeerTest, ListenerThatSaysNothingCostsTheHedgeDelay) {
   const auto source = StartSource();
   FaultProxy mute(source->address());
   mute.HoldAfter(0);
@@ -88,7 +98,7 @@ TEST_F(HostilePeerTest, ListenerThatSaysNothingCostsTheHedgeDelay) {
   EXPECT_EQ(reader.Hedges("won"), 1u);
 }
 
-TEST_F(HostilePeerTest, ListenerThatSaysNothingCostsTheDialBudgetWithoutHedges) {
+TEST_P(HostilePeerTest, ListenerThatSaysNothingCostsTheDialBudgetWithoutHedges) {
   const auto source = StartSource();
   FaultProxy mute(source->address());
   mute.HoldAfter(0);
@@ -99,7 +109,7 @@ TEST_F(HostilePeerTest, ListenerThatSaysNothingCostsTheDialBudgetWithoutHedges) 
   EXPECT_EQ(reader.Fallbacks("dial_timeout"), 1u);
 }
 
-TEST_F(HostilePeerTest, BlackHoleCostsTheHedgeDelay) {
+TEST_P(HostilePeerTest, BlackHoleCostsTheHedgeDelay) {
   const BlackHole hole;
   const FaultReader reader(Build(), {hole.address()}, ReaderOptions(PatientBudgets()));
   const ReadOutcome outcome = reader.Read();
@@ -108,7 +118,7 @@ TEST_F(HostilePeerTest, BlackHoleCostsTheHedgeDelay) {
   EXPECT_EQ(reader.Hedges("won"), 1u);
 }
 
-TEST_F(HostilePeerTest, BlackHoleCostsTheDialBudgetWithoutHedges) {
+TEST_P(HostilePeerTest, BlackHoleCostsTheDialBudgetWithoutHedges) {
   const BlackHole hole;
   FaultReader::Options options = ReaderOptions(ShortBudgets());
   options.hedges = false;
@@ -118,7 +128,7 @@ TEST_F(HostilePeerTest, BlackHoleCostsTheDialBudgetWithoutHedges) {
   EXPECT_EQ(reader.Fallbacks("first_byte_timeout"), 0u);
 }
 
-TEST_F(HostilePeerTest, BlackHoleBeforeALivingSourceCostsNoByteOfTheBase) {
+TEST_P(HostilePeerTest, BlackHoleBeforeALivingSourceCostsNoByteOfTheBase) {
   const auto source = StartSource();
   const BlackHole hole;
   FaultReader::Options options = ReaderOptions(ShortBudgets());
@@ -129,7 +139,7 @@ TEST_F(HostilePeerTest, BlackHoleBeforeALivingSourceCostsNoByteOfTheBase) {
   EXPECT_EQ(outcome.bytes.base, 0u);
 }
 
-TEST_F(HostilePeerTest, LatencyOf200MsIsNoFault) {
+TEST_F(SlowNetworkTest, LatencyOf200MsIsNoFault) {
   const auto source = StartSource();
   FaultProxy proxy(source->address(), {.delay = absl::Milliseconds(100)});
   FaultReader::Options options = ReaderOptions(PatientBudgets());
@@ -143,7 +153,7 @@ TEST_F(HostilePeerTest, LatencyOf200MsIsNoFault) {
 
 // Each read of a page waits 200 ms, and the estimate learns it: hedges go out at first, within
 // their share, and the source is still used.
-TEST_F(HostilePeerTest, LatencyOf200MsIsLearned) {
+TEST_F(SlowNetworkTest, LatencyOf200MsIsLearned) {
   const auto source = StartSource();
   FaultProxy proxy(source->address(), {.delay = absl::Milliseconds(100)});
   PeerBudgets budgets = PatientBudgets();
@@ -161,7 +171,7 @@ TEST_F(HostilePeerTest, LatencyOf200MsIsLearned) {
   EXPECT_LE(reader.Hedges("sent"), budgets.hedge_burst + budgets.hedge_share * kReads);
 }
 
-TEST_F(HostilePeerTest, LossThatOnlyTimersNoticeIsNoFault) {
+TEST_F(SlowNetworkTest, LossThatOnlyTimersNoticeIsNoFault) {
   const auto source = StartSource();
   // One segment of 16 KiB in a thousand: with 1 % of them, the file would take too long for a test.
   FaultProxy proxy(source->address(),
@@ -175,7 +185,7 @@ TEST_F(HostilePeerTest, LossThatOnlyTimersNoticeIsNoFault) {
   EXPECT_EQ(reader.Fallbacks(), 0u);
 }
 
-TEST_F(HostilePeerTest, BaseThatIsSlowAtTheSameTimeIsReadInTheEnd) {
+TEST_P(HostilePeerTest, BaseThatIsSlowAtTheSameTimeIsReadInTheEnd) {
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse& message) {
     return message.extent().offset() >= FileSize() / 2 ? Then::kFall : Then::kSend;
   });
@@ -186,7 +196,7 @@ TEST_F(HostilePeerTest, BaseThatIsSlowAtTheSameTimeIsReadInTheEnd) {
   EXPECT_EQ(reader.Fallbacks("stall"), 1u);
 }
 
-TEST_F(HostilePeerTest, CallersDeadlineAndCancellationReachAStreamThatIsSilent) {
+TEST_P(HostilePeerTest, CallersDeadlineAndCancellationReachAStreamThatIsSilent) {
   std::atomic<int> streams = 0;
   ScriptedPeer peer(Build(), [&](v1::GetBuildFileResponse&) {
     ++streams;

@@ -12,8 +12,10 @@ namespace {
 
 constexpr size_t kPage = 4096;
 
-class PageReadsTest : public FaultsTest {
+class PageReadsTest : public FaultsTest, public testing::WithParamInterface<Transport> {
  protected:
+  PageReadsTest() : FaultsTest(GetParam()) {}
+
   // Half of the reads are before `what` happens, and half begin after.
   void ReadPages(const FaultReader& reader, const std::function<void()>& what,
                  const std::string& name) {
@@ -54,7 +56,11 @@ class PageReadsTest : public FaultsTest {
   }
 };
 
-TEST_F(PageReadsTest, SigkillUnderManyReaders) {
+INSTANTIATE_TEST_SUITE_P(Transports, PageReadsTest,
+                         testing::Values(Transport::kHttp2, Transport::kGrpc),
+                         [](const auto& info) { return NameOf(info.param); });
+
+TEST_P(PageReadsTest, SigkillUnderManyReaders) {
   const auto source = StartSource();
   const FaultReader reader(Build(), {source->address()}, ReaderOptions(PatientBudgets()));
   ReadPages(
@@ -63,7 +69,7 @@ TEST_F(PageReadsTest, SigkillUnderManyReaders) {
   EXPECT_GE(reader.Fallbacks("unreachable"), 1u);
 }
 
-TEST_F(PageReadsTest, SigstopUnderManyReaders) {
+TEST_P(PageReadsTest, SigstopUnderManyReaders) {
   const auto source = StartSource();
   const FaultReader reader(Build(), {source->address()}, ReaderOptions(ShortBudgets()));
   ReadPages(
@@ -73,7 +79,7 @@ TEST_F(PageReadsTest, SigstopUnderManyReaders) {
   EXPECT_GE(reader.Breaker("open"), 1u);
 }
 
-TEST_F(PageReadsTest, ConnectionsCutUnderManyReaders) {
+TEST_P(PageReadsTest, ConnectionsCutUnderManyReaders) {
   const auto source = StartSource();
   FaultProxy proxy(source->address());
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(PatientBudgets()));
@@ -85,7 +91,7 @@ TEST_F(PageReadsTest, ConnectionsCutUnderManyReaders) {
   EXPECT_EQ(reader.Fallbacks("cut_short"), 0u) << "a lost connection is no lie";
 }
 
-TEST_F(PageReadsTest, SilenceUnderManyReaders) {
+TEST_P(PageReadsTest, SilenceUnderManyReaders) {
   const auto source = StartSource();
   FaultProxy proxy(source->address());
   const FaultReader reader(Build(), {proxy.address()}, ReaderOptions(ShortBudgets()));

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include <grpc/grpc.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <gtest/gtest.h>
@@ -24,6 +25,9 @@ class ScriptedPeer final : private v1::ChunkService::Service {
   using Script = std::function<Then(v1::GetBuildFileResponse& message)>;
 
   ScriptedPeer(const TestBuild& build, Script script) : build_(build), script_(std::move(script)) {
+    // When the last of gRPC goes, it waits up to 10 s for a thread that polls: it stays to the end
+    // of the process.
+    [[maybe_unused]] static const bool stays = (grpc_init(), true);
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     int port = 0;

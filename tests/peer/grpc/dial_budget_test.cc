@@ -1,17 +1,17 @@
-// The dial has a budget of its own, and over real gRPC too it is the one that ends a dial that
-// hangs. All other budgets are out of reach here.
+// The dial has a budget of its own, and over the real network too it is the one that ends a dial
+// that hangs. All other budgets are out of reach here.
 #include <atomic>
 #include <thread>
 
 #include <gtest/gtest.h>
 
 #include "base/logging.h"
-#include "peerchunk/peer/grpc_connector.h"
 #include "peerchunk/peer/peer_directory.h"
 #include "tests/support/black_hole.h"
 #include "tests/support/fault_proxy.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/status_asserts.h"
+#include "tests/support/transport.h"
 
 namespace peerchunk::test {
 namespace {
@@ -40,7 +40,7 @@ class LiveTime {
   std::thread thread_;
 };
 
-class DialBudgetTest : public testing::Test {
+class DialBudgetTest : public testing::TestWithParam<Transport> {
  protected:
   DialBudgetTest() {
     Logger("peer").set_level(spdlog::level::off);
@@ -54,7 +54,7 @@ class DialBudgetTest : public testing::Test {
     directory_ = *PeerDirectory::Create(
         {.policy = *AddressPolicy::Create(
              {.networks = {"127.0.0.0/8"}, .own_addresses = {"127.0.0.1:1"}}),
-         .connector = GrpcConnector::Create({}),
+         .connector = ConnectorOver(GetParam()),
          .budgets = budgets,
          .metrics = &metrics_});
   }
@@ -79,12 +79,16 @@ class DialBudgetTest : public testing::Test {
   std::unique_ptr<PeerDirectory> directory_;
 };
 
-TEST_F(DialBudgetTest, AddressThatAnswersNothing) {
+INSTANTIATE_TEST_SUITE_P(Transports, DialBudgetTest,
+                         testing::Values(Transport::kHttp2, Transport::kGrpc),
+                         [](const auto& info) { return NameOf(info.param); });
+
+TEST_P(DialBudgetTest, AddressThatAnswersNothing) {
   const BlackHole hole;
   ExpectReadEndsWithTheDial(hole.address());
 }
 
-TEST_F(DialBudgetTest, ListenerThatTakesTheConnectionAndSaysNothing) {
+TEST_P(DialBudgetTest, ListenerThatTakesTheConnectionAndSaysNothing) {
   const BlackHole hole;
   FaultProxy silent(hole.address());
   ExpectReadEndsWithTheDial(silent.address());
