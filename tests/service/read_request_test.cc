@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include <absl/strings/str_cat.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <gtest/gtest.h>
 
@@ -26,7 +27,7 @@ TEST(ReadRequestTest, ReadsAndCancelledIdsAreCounted) {
 
 // A parser reports that only after it has taken what is there.
 TEST(ReadRequestTest, EntriesOfWhatIsCutShortAreCountedToo) {
-  EXPECT_EQ(Count(std::string("\x12\x64") + std::string(99, '\x01')), 100u) << "a list of ids";
+  EXPECT_EQ(Count(absl::StrCat("\x12\x64", std::string(99, '\x01'))), 100u) << "a list of ids";
   v1::ReadBuildFileRequest request;
   request.add_reads()->set_id(1);
   request.add_reads()->mutable_read()->set_build_id("a build");
