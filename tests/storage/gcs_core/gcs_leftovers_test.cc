@@ -137,7 +137,7 @@ TEST_F(GcsLeftoversTest, PartsThatMayNotBeDeletedAreReportedOnce) {
   EXPECT_EQ(CodeOf(Discard(false)), Code::kPermissionDenied);
   EXPECT_EQ(Records(), 0u);
   EXPECT_EQ(*Discard(false), 0u);
-  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_parts_left_over_total"), 1u);
+  EXPECT_EQ(gcs_.CounterOf("peerchunk_gcs_leftover_parts_total"), 1u);
 }
 
 TEST_F(GcsLeftoversTest, CancelledUploadThatCouldNotCleanUpIsCleanedUpLater) {
