@@ -34,8 +34,8 @@ class AdaptivePolling {
     usual_ += (std::min(waited, kMostCounted) - usual_) / 8;
     if (rest_ > 0) --rest_;
   }
-  // It looked, and others kept the core for long, or none did. Who computes keeps it again when it
-  // is offered again: from then on it is not, for more waits each time.
+  // It looked, and somebody who computes took the core, or nobody did. He takes it again when it is
+  // offered again: from then on it is not, for more waits each time.
   void Looked(bool kept_away) {
     if (kept_away) rest_ = next_rest_;
     next_rest_ = kept_away ? std::min(2 * next_rest_, kLongestRest)
@@ -51,7 +51,9 @@ class AdaptivePolling {
   // sleeps has it back sooner.
   static constexpr absl::Duration kMostAway = absl::Microseconds(500);
 
-  // In waits. The longest: a turn of others, 4 ms, is then little for each of them.
+  // A turn of one who computes is 3 ms or more; many readers together take less.
+  static constexpr absl::Duration kTurn = absl::Milliseconds(2);
+  // In waits. The longest: such a turn is then little for each of them.
   static constexpr int kShortestRest = 8;
   static constexpr int kLongestRest = 512;
 
@@ -98,10 +100,10 @@ class AdaptivePolling::Wait {
     offer_core_();
     look_begun_ = clock_.Now();
     const absl::Duration away = look_begun_ - looked;
+    kept_away_ = kept_away_ || away > kTurn;
     if (away_ + away <= kMostAway) {
       away_ += away;
     } else {
-      kept_away_ = true;
       patience_ = absl::ZeroDuration();  // One more look.
     }
     return true;

@@ -112,6 +112,17 @@ TEST_F(OneWaitTest, WhoComputesIsOfferedTheCoreSeldomAndMoreSeldom) {
   EXPECT_LE(taken, 20) << "one in 200: 20 us a wait";
 }
 
+// 128 readers that were woken together.
+TEST_F(OneWaitTest, ManyWhoHaveTheCoreForShortAreNoneWhoComputes) {
+  for (int wait = 0; wait < 100; ++wait) {
+    EXPECT_EQ(LookInVain(absl::Milliseconds(1)), 2);
+    int without = 0;
+    while (LookInVain(absl::ZeroDuration()) == 0) ++without;
+    EXPECT_LE(without, 3);
+    for (int quick = 0; quick < 20; ++quick) EXPECT_GT(LookInVain(absl::ZeroDuration()), 0);
+  }
+}
+
 TEST_F(OneWaitTest, WhenHeHasGoneItPollsAsBefore) {
   for (int wait = 0; wait < 4000; ++wait) LookInVain(absl::Milliseconds(4));
   int without = 0;
