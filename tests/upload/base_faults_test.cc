@@ -260,6 +260,7 @@ TEST_F(UploaderTest, AnotherBaseHasConfirmedNothing) {
       EXPECT_TRUE(other.Bytes(Path(*build, kind)) == bytes);
     }
   }
+  uploader_ = nullptr;  // Before its base.
 }
 
 }  // namespace

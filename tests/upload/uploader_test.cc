@@ -223,6 +223,7 @@ TEST_F(UploaderTest, AStoreThatKnowsNoChecksumsIsReadBack) {
   uploader_->Enqueue(bad.id);
   EXPECT_THAT(Finish(), ElementsAre(bad.id));
   EXPECT_THAT(ReasonOf(bad), HasSubstr(Path(bad, FileKind::kSnapfile)));
+  uploader_ = nullptr;  // Before its base.
 }
 
 TEST_F(UploaderTest, ALimitOfAttemptsFailsTheBuildUntilRetried) {
