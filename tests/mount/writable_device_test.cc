@@ -150,15 +150,6 @@ TEST_F(WritableDeviceTest, FullDiskIsToldAndTheDeviceStaysAsItWas) {
   EXPECT_EQ(*Read(0, kBytes), build_.memfile);
 }
 
-TEST_F(WritableDeviceTest, OverlayBytesAreMeasuredWhileThereIsADevice) {
-  const Gauge& bytes = metrics_.gauge("peerchunk_mount_overlay_bytes", {{"file", "memfile"}});
-  ASSERT_OK(Write(0, std::string(2 * kPageBytes, 'x')));
-  ASSERT_OK(Write(100, "y"));
-  EXPECT_EQ(bytes.value(), static_cast<int64_t>(2 * kPageBytes));
-  device_.reset();
-  EXPECT_EQ(bytes.value(), 0);
-}
-
 TEST_F(WritableDeviceTest, WritesToPartsOfOneBlockAtOnceAllArrive) {
   const uint64_t page = DataPage();
   std::vector<std::thread> writers;
